@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What the migration brain needs from the world. Every method only *starts* something and returns at
+// once; the outcome comes back as an Event of the machine that asked. The daemon implements the ports
+// with threads, kernel calls and sockets, the tests and the simulator with fakes.
+// Thread-safety: called by the one thread that owns the machine.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "base/result.h"
+
+namespace ferry::migration {
+
+using Duration = std::chrono::nanoseconds;
+using TimePoint = std::chrono::time_point<std::chrono::steady_clock, Duration>;
+
+class Clock {
+ public:
+  virtual ~Clock() = default;
+  // Monotonic; never goes back.
+  virtual TimePoint now() const = 0;
+};
+
+// Which blocks a round copies.
+enum class RoundKind {
+  full,   // every block of every disk, all of them marked clean before
+  dirty,  // what was written since the last round began
+};
+
+// The source's disks, all of one VM together.
+class SourceDevice {
+ public:
+  virtual ~SourceDevice() = default;
+  virtual void attach() = 0;                 // → attached | failed
+  virtual void copy_round(RoundKind) = 0;    // → round_done | failed; stop_copy() ends it early
+  virtual void stop_copy() = 0;              // the running round fails with Errc::aborted
+  virtual void freeze() = 0;                 // → frozen | failed (thawed again)
+  virtual void thaw() = 0;                   // → thawed
+  virtual void fence() = 0;                  // → fenced | failed
+  virtual void digest() = 0;                 // → digests_taken | failed
+  virtual void detach() = 0;                 // → detached: plain tables are back
+  virtual void leave_fenced() = 0;           // → detached: the fence stays, handles are closed
+};
+
+// The peer's daemon.
+class PeerLink {
+ public:
+  virtual ~PeerLink() = default;
+  virtual void connect() = 0;        // → connected | failed
+  virtual void prepare() = 0;        // → peer_prepared | peer_failed
+  virtual void close_gate() = 0;     // no answer: the destination holds reads, too, from now on
+  virtual void ask_ready() = 0;      // → peer_ready: everything is on its disks, flushed
+  virtual void grant() = 0;          // → peer_opened
+  virtual void ask_digests() = 0;    // → peer_digests
+  virtual void finish() = 0;         // → peer_finished
+  virtual void abort() = 0;          // → peer_aborted: nothing of ours is left there
+};
+
+class Hypervisor {
+ public:
+  virtual ~Hypervisor() = default;
+  virtual void start() = 0;            // → guest_paused, finish_seen, hypervisor_done in this order
+  virtual void abort() = 0;            // hypervisor_done follows, with an error
+  virtual void release_finish() = 0;   // the destination may run the guest
+  virtual void refuse_finish() = 0;    // the source must run the guest; hypervisor_done follows
+};
+
+}  // namespace ferry::migration
