@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One host: its QEMU process, and control of it by ssh. All state that matters is in files of
+the run directory, so a second process can attach to a lab that another one keeps up."""
+
+import ctypes
+import dataclasses
+import os
+import pathlib
+import re
+import resource
+import shlex
+import signal
+import subprocess
+import time
+
+from . import qmp
+from .paths import LabError
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+
+# What the kernel must never say during a scenario.
+_KERNEL_TROUBLE = re.compile(
+    r"BUG:|WARNING:|Oops|general protection fault|Kernel panic|INFO: task .* blocked|KASAN|UBSAN"
+    r"|possible circular locking|suspicious RCU|inconsistent lock state|refcount_t:|list_(add|del) "
+    r"corruption|soft lockup|rcu.*detected stalls|Call Trace:")
+
+
+def die_with_parent() -> None:
+    """For preexec_fn: the child gets its own process group and dies when the lab dies."""
+    os.setpgid(0, 0)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+@dataclasses.dataclass
+class Run:
+    """What came of a command on a host."""
+    command: str
+    rc: int
+    out: str
+    err: str
+
+    def __str__(self) -> str:
+        return f"`{self.command}` ended with {self.rc}\n{self.out}{self.err}"
+
+
+class CommandFailed(LabError):
+    def __init__(self, host: str, run: Run) -> None:
+        super().__init__(f"on host {host}: {run}")
+        self.run = run
+
+
+class Background:
+    """A command that runs on a host while the scenario goes on."""
+
+    def __init__(self, host: "Host", command: str, output: pathlib.Path) -> None:
+        self.command, self.output, self._host = command, output, host
+        self._mark = f"/run/lab-{output.stem}.pid"
+        wrapped = f"echo $$ >{self._mark}; exec bash -c {shlex.quote(command)}"
+        with open(output, "wb") as sink:
+            self._process = subprocess.Popen(host.ssh_argv() + [wrapped], stdin=subprocess.DEVNULL,
+                                             stdout=sink, stderr=subprocess.STDOUT,
+                                             preexec_fn=die_with_parent)
+
+    @property
+    def out(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def wait(self, timeout: float = 120, check: bool = True) -> Run:
+        try:
+            rc = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise LabError(f"`{self.command}` on host {self._host.name} still runs after "
+                           f"{timeout} s; its output so far:\n{self.out}") from None
+        run = Run(self.command, rc, self.out, "")
+        if check and rc != 0:
+            raise CommandFailed(self._host.name, run)
+        return run
+
+    def signal(self, name: str = "TERM") -> None:
+        """Sends a signal to the command and everything it started."""
+        if self._process.poll() is None:
+            self._host.run(f"kill -{name} -- -$(cat {self._mark})", check=False)
+
+    def stop(self) -> None:
+        self.signal("KILL")
+        self._process.kill()
+        self._process.wait()
+
+
+class Host:
+    def __init__(self, name: str, directory: pathlib.Path, config: dict) -> None:
+        """`config`: address, port, key, known_hosts, argv, time_limit_s (see Lab)."""
+        self.name, self.dir, self.config = name, directory, config
+        self.address = config["address"]
+        self.console = directory / "console.log"
+        self._qemu: subprocess.Popen | None = None
+        self._master: subprocess.Popen | None = None
+        self._spawned = 0
+        self._control = directory / "ssh.sock"
+
+    # --- the machine ---
+
+    def start(self) -> None:
+        """Powers the host on. Does not wait; see wait_ready."""
+        for stale in ("qmp.sock", "shell.sock"):
+            (self.dir / stale).unlink(missing_ok=True)
+        limit_s = self.config["time_limit_s"]
+
+        def limits() -> None:
+            die_with_parent()
+            # Should the lab hang, a QEMU that burns its processors ends on its own.
+            resource.setrlimit(resource.RLIMIT_CPU, (4 * limit_s, 4 * limit_s))
+
+        with open(self.dir / "qemu.log", "ab") as log:
+            self._qemu = subprocess.Popen(self.config["argv"], stdin=subprocess.DEVNULL,
+                                          stdout=log, stderr=log, preexec_fn=limits)
+        (self.dir / "pid").write_text(str(self._qemu.pid))
+
+    def alive(self) -> bool:
+        if self._qemu is not None:
+            return self._qemu.poll() is None
+        try:
+            os.kill(int((self.dir / "pid").read_text()), 0)
+            return True
+        except (OSError, ValueError):
+            return False
+
+    def wait_ready(self, timeout: float = 240) -> float:
+        """Waits until ssh, libvirtd and the volume group are there. Returns the host's uptime."""
+        deadline = time.monotonic() + timeout
+        while True:
+            text = self.console.read_text(errors="replace") if self.console.exists() else ""
+            ready = re.search(r"ferry-lab: ready after ([0-9.]+) s", text)
+            if ready:
+                self._open_master()
+                return float(ready.group(1))
+            if not self.alive():
+                raise LabError(f"host {self.name} ended while booting; console:\n{_tail(text)}\n"
+                               + _tail((self.dir / "qemu.log").read_text(errors="replace")))
+            if time.monotonic() > deadline:
+                raise LabError(f"host {self.name} is not ready after {timeout} s; "
+                               f"console:\n{_tail(text)}")
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """Power-off without warning."""
+        self._close_master()
+        try:
+            group = int((self.dir / "pid").read_text())
+            os.killpg(group, signal.SIGKILL)
+        except (OSError, ValueError):
+            pass
+        if self._qemu is not None:
+            self._qemu.wait()
+
+    def qmp(self, command: str, **arguments):
+        return qmp.execute(self.dir / "qmp.sock", command, **arguments)
+
+    # --- commands ---
+
+    def ssh_argv(self) -> list[str]:
+        options = {"ControlPath": self._control, "IdentityFile": self.config["key"],
+                   "UserKnownHostsFile": self.config["known_hosts"], "IdentitiesOnly": "yes",
+                   "HostKeyAlias": self.name, "StrictHostKeyChecking": "yes", "LogLevel": "ERROR",
+                   "ServerAliveInterval": "20", "ServerAliveCountMax": "6", "ConnectTimeout": "60",
+                   "BatchMode": "yes"}
+        argv = ["ssh", "-F", "none", "-p", str(self.config["port"])]
+        for name, value in options.items():
+            argv += ["-o", f"{name}={value}"]
+        return argv + ["root@127.0.0.1"]
+
+    def run(self, command: str, check: bool = True, timeout: float = 120,
+            input: str | None = None) -> Run:
+        """Runs a shell command as root. `check`: a status other than 0 is an error."""
+        limited = f"exec timeout -k 5 {timeout:g} bash -c {shlex.quote(command)}"
+        try:
+            done = subprocess.run(self.ssh_argv() + [limited], capture_output=True,
+                                  timeout=timeout + 30, input=(input or "").encode())
+        except subprocess.TimeoutExpired:
+            raise LabError(f"host {self.name} does not answer any more (command: `{command}`)") \
+                from None
+        run = Run(command, done.returncode, done.stdout.decode(errors="replace"),
+                  done.stderr.decode(errors="replace"))
+        if run.rc in (124, 137) and check:
+            run.err += f"(stopped after {timeout:g} s)\n"
+        if check and run.rc != 0:
+            raise CommandFailed(self.name, run)
+        return run
+
+    def spawn(self, command: str) -> Background:
+        """Starts a shell command as root and lets it run."""
+        self._spawned += 1
+        output = self.dir / f"spawn-{os.getpid()}-{self._spawned}.out"
+        return Background(self, command, output)
+
+    def wait_for(self, condition, timeout: float = 60, what: str = "", interval: float = 0.2):
+        """Polls until `condition` holds: a shell command that ends with 0, or a callable that
+        returns something true (returned then)."""
+        deadline = time.monotonic() + timeout
+        last = None
+        while True:
+            if callable(condition):
+                last = condition()
+                if last:
+                    return last
+            else:
+                last = self.run(condition, check=False)
+                if last.rc == 0:
+                    return last
+            if time.monotonic() > deadline:
+                raise LabError(f"waited {timeout:g} s on host {self.name} for "
+                               f"{what or condition}; last answer: {last}")
+            time.sleep(interval)
+
+    def put(self, path: str, content: str | bytes | pathlib.Path, mode: int = 0o644) -> None:
+        """Writes a file on the host. `content`: text, bytes, or the path of a file out here."""
+        if isinstance(content, pathlib.Path):
+            content = content.read_bytes()
+        if isinstance(content, str):
+            content = content.encode()
+        quoted = shlex.quote(path)
+        command = (f"mkdir -p $(dirname {quoted}) && cat >{quoted}.new && chmod {mode:o} "
+                   f"{quoted}.new && mv {quoted}.new {quoted}")
+        done = subprocess.run(self.ssh_argv() + [command], input=content, capture_output=True,
+                              timeout=300)
+        if done.returncode != 0:
+            raise CommandFailed(self.name, Run(command, done.returncode, "",
+                                               done.stderr.decode(errors="replace")))
+
+    def get(self, path: str) -> bytes:
+        done = subprocess.run(self.ssh_argv() + [f"cat {shlex.quote(path)}"], capture_output=True,
+                              timeout=300)
+        if done.returncode != 0:
+            raise CommandFailed(self.name, Run(f"cat {path}", done.returncode, "",
+                                               done.stderr.decode(errors="replace")))
+        return done.stdout
+
+    # --- looking back ---
+
+    def dmesg_check(self) -> None:
+        """Fails when the kernel complained since the boot."""
+        lines = self.run("dmesg").out.splitlines()
+        for number, line in enumerate(lines):
+            if _KERNEL_TROUBLE.search(line):
+                extract = "\n".join(lines[max(0, number - 3):number + 40])
+                raise LabError(f"the kernel of host {self.name} complains:\n{extract}")
+
+    def collect_logs(self, directory: pathlib.Path) -> None:
+        """Copies consoles always, and journals when the host still answers."""
+        directory.mkdir(parents=True, exist_ok=True)
+        for pattern in ("console.log", "qemu.log", "spawn-*.out"):
+            for source in self.dir.glob(pattern):
+                (directory / source.name).write_bytes(source.read_bytes())
+        if not self.alive() or not self._control.exists():
+            return
+        wanted = {
+            "journal.log": "journalctl -b --no-pager -o short-precise",
+            "dmesg.log": "dmesg",
+            "ferryd.log": "journalctl -b --no-pager -o short-precise -u ferryd; "
+                          "tail -n +1 /var/log/ferry/* 2>/dev/null || true",
+            "libvirt.log": "tail -n +1 /var/log/libvirt/qemu/*.log 2>/dev/null || true",
+            "state.log": "uptime; ps axf -o pid,stat,wchan:20,args; dmsetup table; dmsetup info -c; "
+                         "virsh -r list --all; lsblk; ss -tnp; free -m; systemctl --failed",
+        }
+        for name, command in wanted.items():
+            try:
+                run = self.run(command, check=False, timeout=30)
+                (directory / name).write_text(run.out + run.err)
+            except LabError as error:
+                (directory / name).write_text(f"{error}\n")
+                return
+
+    # --- ssh master ---
+
+    def _open_master(self) -> None:
+        self._control.unlink(missing_ok=True)
+        argv = self.ssh_argv()
+        argv[1:1] = ["-M", "-N"]
+        with open(self.dir / "ssh.log", "ab") as log:
+            self._master = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            preexec_fn=die_with_parent)
+        deadline = time.monotonic() + 60
+        while not self._control.exists():
+            if self._master.poll() is not None or time.monotonic() > deadline:
+                raise LabError(f"no ssh connection to host {self.name}: "
+                               + (self.dir / "ssh.log").read_text(errors="replace"))
+            time.sleep(0.02)
+
+    def _close_master(self) -> None:
+        if self._master is not None:
+            self._master.kill()
+            self._master.wait()
+            self._master = None
+        self._control.unlink(missing_ok=True)
+
+
+def _tail(text: str, lines: int = 25) -> str:
+    return "\n".join("  | " + line for line in text.splitlines()[-lines:])

@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab: run directory, hosts, the link between them, and the tidying up."""
+
+import atexit
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from . import accel, identity, initramfs, layer, tree
+from .host import Host
+from .paths import LAB_DIR, LabError, cache_dir, run_base, stage_dir
+
+HOSTS = {"a": "10.77.0.1", "b": "10.77.0.2"}
+_MIB = 1 << 20
+_PV_BYTES = 4096 * _MIB
+
+
+@dataclasses.dataclass
+class Options:
+    kernel: str = "6.1"
+    memory: str = "2G"
+    hosts: int = 2
+    cpus: int = 2
+    scratch: tuple[tuple[str, int], ...] = ()   # (serial, bytes) of extra disks of every host
+    private: bool = False                       # do not wait for other labs of this machine
+    keep: bool = False                          # leave the run directory in place
+    time_limit_s: int = 3600
+
+
+class Lab:
+    """`with Lab(Options()) as lab:` has booted hosts inside and nothing left behind after."""
+
+    def __init__(self, options: Options, log=None) -> None:
+        self.options = options
+        self.log = log or (lambda text: print(text, file=sys.stderr, flush=True))
+        self.hosts: dict[str, Host] = {}
+        self.info: dict = {}
+        self.dir = pathlib.Path()
+        self.exchange = pathlib.Path()          # the same directory as /exchange in the hosts
+        self.kver = ""
+        self.accel = ""
+        self._lock = None
+        self._attached = False
+        self._ymm = {}
+
+    @property
+    def a(self) -> Host:
+        return self.hosts["a"]
+
+    @property
+    def b(self) -> Host:
+        return self.hosts["b"]
+
+    # --- life ---
+
+    def __enter__(self) -> "Lab":
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        began = time.monotonic()
+        self.info = tree.ensure(log=self.log)
+        base = run_base()
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.options.private:
+            self._take_lock(base)
+        _sweep(base)
+        self.dir = base / f"{os.getpid()}-{time.time_ns() % 100000}"
+        if len(str(self.dir)) > 80:
+            raise LabError(f"{self.dir} is too long a path for unix sockets; set FERRY_LAB_DIR")
+        self.dir.mkdir(mode=0o700)
+        (self.dir / "owner").write_text(str(os.getpid()))
+        atexit.register(self.stop)
+        self._prepare()
+        prepared = time.monotonic()
+        for host in self.hosts.values():
+            host.start()
+        for host in self.hosts.values():
+            uptime = host.wait_ready()
+            self.log(f"lab: host {host.name} ready after {time.monotonic() - prepared:.1f} s "
+                     f"({uptime:.1f} s of its own time)")
+        self._save_capabilities()
+        self._start_ymm_probe()
+        self.log(f"lab: up in {time.monotonic() - began:.1f} s "
+                 f"(preparation {prepared - began:.1f} s), {self.accel}, Linux {self.kver}")
+
+    def stop(self) -> None:
+        """Ends everything. May be called twice."""
+        if self._attached:
+            return
+        for host in self.hosts.values():
+            host.kill()
+        self.hosts = {}
+        if self.dir != pathlib.Path() and not self.options.keep:
+            shutil.rmtree(self.dir, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+        atexit.unregister(self.stop)
+
+    @classmethod
+    def attach(cls, log=None) -> "Lab":
+        """The lab that `lab up` keeps running."""
+        for state in run_base().glob("*/state.json"):
+            known = json.loads(state.read_text())
+            if not _is_alive(known["owner"]):
+                continue
+            lab = cls(Options(**known["options"]), log)
+            lab._attached, lab.dir = True, state.parent
+            lab.kver, lab.accel, lab.info = known["kver"], known["accel"], known["info"]
+            lab.exchange = lab.dir / "exchange"
+            lab.hosts = {name: Host(name, lab.dir / name, config)
+                         for name, config in known["hosts"].items()}
+            return lab
+        raise LabError("no lab is up; start one with `tests/lab/lab up`")
+
+    def publish(self) -> None:
+        """Lets other processes attach."""
+        state = {"owner": os.getpid(), "options": dataclasses.asdict(self.options),
+                 "kver": self.kver, "accel": self.accel, "info": self.info,
+                 "hosts": {name: host.config for name, host in self.hosts.items()}}
+        target = self.dir / "state.json"
+        target.with_suffix(".new").write_text(json.dumps(state))
+        target.with_suffix(".new").rename(target)
+
+    # --- what scenarios use ---
+
+    def cut_link(self) -> None:
+        """Pulls the cable between the hosts: both see their carrier go."""
+        self._set_link(False)
+
+    def heal_link(self) -> None:
+        self._set_link(True)
+
+    def collect_logs(self, directory: pathlib.Path) -> pathlib.Path:
+        shutil.rmtree(directory, ignore_errors=True)
+        for host in self.hosts.values():
+            host.collect_logs(directory / host.name)
+        return directory
+
+    def check_health(self) -> None:
+        """At the end of a scenario: kernels without complaint, emulation without error."""
+        for host in self.hosts.values():
+            if not host.alive():
+                continue
+            host.dmesg_check()
+            host.run("touch /run/lab-ymm.stop", check=False)
+            text = host.wait_for("grep -h ^end /run/lab-ymm.out && cat /run/lab-ymm.out", 60,
+                                 "the register probe").out
+            if "ERROR" in text or "turns" not in text:
+                raise LabError(f"host {host.name}: the machine corrupts vector registers; "
+                               f"nothing seen in this lab can be believed:\n{text}")
+
+    def restage(self) -> None:
+        """Brings the files of the stage directory, as they are now, into running hosts."""
+        fresh = self.dir / "restage"
+        shutil.rmtree(fresh, ignore_errors=True)
+        _copy_stage(stage_dir(), fresh)
+        packed = subprocess.run(["tar", "-C", fresh, "--owner=0", "--group=0", "-c", "."],
+                                check=True, capture_output=True).stdout
+        for host in self.hosts.values():
+            host.put("/run/lab-stage.tar", packed)
+            host.run("tar -C / --no-overwrite-dir --unlink-first -xf /run/lab-stage.tar && "
+                     "rm /run/lab-stage.tar && systemctl daemon-reload")
+
+    # --- inside ---
+
+    def _take_lock(self, base: pathlib.Path) -> None:
+        self._lock = open(base / "lock", "a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            self.log(f"lab: another lab runs on this machine (process {self._lock.read().strip()});"
+                     " waiting for its end. `lab down` ends one that `lab up` started")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+
+    def _prepare(self) -> None:
+        known = self.info["kernels"]
+        if self.options.kernel not in known:
+            raise LabError(f"no kernel {self.options.kernel}; there are {', '.join(known)}")
+        self.kver = known[self.options.kernel]["kver"]
+        self.accel, why = accel.choose()
+        self.log(f"lab: accelerator {self.accel}: {why}")
+        root = pathlib.Path(self.info["tree"])
+        stage = self.dir / "stage"
+        _copy_stage(stage_dir(), stage)
+        self._build_ymm_probe(stage)
+        self.exchange = self.dir / "exchange"
+        self.exchange.mkdir()
+        keys = identity.Identity(self.dir / "keys", HOSTS)
+        self.identity = keys
+        common = initramfs.build(root, self.kver)
+        for name in list(HOSTS)[:self.options.hosts]:
+            directory = self.dir / name
+            directory.mkdir()
+            env = {"LAB_USER_MAC": _mac(name, 0), "LAB_LINK_MAC": _mac(name, 1),
+                   "LAB_LINK_ADDRESS": HOSTS[name]}
+            (directory / "initrd").write_bytes(
+                common + layer.build(name, HOSTS, keys, stage, env, self._capabilities()))
+            config = {"address": HOSTS[name], "port": _free_port(), "key": str(keys.key_file),
+                      "known_hosts": str(keys.known_hosts),
+                      "time_limit_s": self.options.time_limit_s}
+            config["argv"] = self._qemu_argv(name, directory, config["port"])
+            self.hosts[name] = Host(name, directory, config)
+
+    def _qemu_argv(self, name: str, directory: pathlib.Path, port: int) -> list[str]:
+        quiet = ("console=ttyS0 loglevel=5 mitigations=off net.ifnames=0 audit=0 panic=-1 "
+                 # The emulated clock of a starved vCPU must not look like a kernel fault.
+                 "watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=180 "
+                 "systemd.show_status=0 systemd.log_target=journal")
+        cpu = (["-accel", "kvm", "-cpu", "host"] if self.accel == "kvm"
+               else ["-accel", "tcg,thread=multi", "-cpu", "max"])
+        argv = ["qemu-system-x86_64", "-name", f"ferry-{name}", "-M", "pc", *cpu,
+                "-smp", str(self.options.cpus), "-m", self.options.memory, "-nodefaults",
+                "-display", "none", "-no-reboot", "-rtc", "base=utc,clock=host",
+                "-kernel", self.info["kernels"][self.options.kernel]["vmlinuz"],
+                "-initrd", str(directory / "initrd"), "-append", quiet,
+                "-chardev", f"file,id=console,path={directory}/console.log,append=on",
+                "-serial", "chardev:console",
+                "-chardev", f"socket,id=shell,path={directory}/shell.sock,server=on,wait=off",
+                "-serial", "chardev:shell",
+                "-qmp", f"unix:{directory}/qmp.sock,server=on,wait=off",
+                "-netdev", f"user,id=user,hostfwd=tcp:127.0.0.1:{port}-:22",
+                "-device", f"virtio-net-pci,id=eth0,netdev=user,mac={_mac(name, 0)},romfile="]
+        if self.options.hosts > 1:
+            side = "on" if name == "a" else "off"
+            argv += ["-netdev", f"stream,id=link,server={side},addr.type=unix,"
+                                f"addr.path={self.dir}/link.sock",
+                     "-device", f"virtio-net-pci,id=eth1,netdev=link,mac={_mac(name, 1)},romfile="]
+        for tag, path, mode in (("tree", self.info["tree"], ",readonly=on"),
+                                ("stage", self.dir / "stage", ",readonly=on"),
+                                ("exchange", self.exchange, "")):
+            argv += ["-virtfs", f"local,path={path},mount_tag={tag},security_model=none,"
+                                f"multidevs=remap{mode}"]
+        disks = (("pv", _PV_BYTES), ("beat", _MIB)) + tuple(self.options.scratch)
+        for serial, size in disks:
+            image = directory / f"{serial}.img"
+            with open(image, "ab") as file:
+                file.truncate(size)
+            argv += ["-drive", f"if=none,id={serial},file={image},format=raw,cache=unsafe,"
+                               "discard=unmap",
+                     "-device", f"virtio-blk-pci,drive={serial},serial={serial}"]
+        return argv
+
+    def _set_link(self, up: bool) -> None:
+        for host in self.hosts.values():
+            if host.alive():
+                host.qmp("set_link", name="link", up=up)
+
+    def _build_ymm_probe(self, stage: pathlib.Path) -> None:
+        target = stage / "usr/lib/ferry-lab/ymmprobe"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-static", "-o", target,
+                        LAB_DIR / "ymmprobe.c"], check=True)
+
+    def _start_ymm_probe(self) -> None:
+        # Once when the host is up, and once more when it runs a guest of its own.
+        script = ("(p=/usr/lib/ferry-lab/ymmprobe; nice $p 1; "
+                  "while [ ! -e /run/lab-ymm.stop ]; do "
+                  "if pidof -q qemu-system-x86_64; then nice $p 2; break; fi; sleep 1; done; "
+                  "echo end) >/run/lab-ymm.out 2>&1 </dev/null &")
+        for host in self.hosts.values():
+            host.run(script)
+
+    def _capabilities_dir(self) -> pathlib.Path:
+        return cache_dir() / f"capabilities-{tree.recipe_hash()}-{self.kver}-{self.accel}"
+
+    def _capabilities(self) -> dict[str, bytes]:
+        where = self._capabilities_dir()
+        return {file.name: file.read_bytes() for file in where.glob("*.xml")}
+
+    def _save_capabilities(self) -> None:
+        """libvirt asks every QEMU binary what it can do, which takes seconds under emulation.
+        Its answer is the same at each boot, so the first lab keeps it for the next."""
+
+
+def _copy_stage(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copies the install tree. The copy is needed: 9p caches, and would serve stale contents of
+    files rewritten under it. Top directories that are links in Debian go to where they point."""
+    target.mkdir()
+    if not source.is_dir():
+        return
+    for item in source.iterdir():
+        merged = item.name in ("bin", "sbin", "lib", "lib64")
+        where = target / "usr" / item.name if merged else target / item.name
+        if item.is_dir():
+            shutil.copytree(item, where, symlinks=True, dirs_exist_ok=True)
+        else:
+            shutil.copy2(item, where)
+
+
+def _sweep(base: pathlib.Path) -> None:
+    """Removes what labs left that were killed before they could tidy up."""
+    for owner in base.glob("*/owner"):
+        if not _is_alive(int(owner.read_text() or 0)):
+            shutil.rmtree(owner.parent, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return pid > 0
+    except ProcessLookupError:
+        return False
+
+
+def _mac(host: str, card: int) -> str:
+    return f"52:54:00:77:{card:02x}:{1 + list(HOSTS).index(host):02x}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def exit_on_signals() -> None:
+    """SIGTERM and SIGHUP end the program like Ctrl-C does: with the tidying up."""
+    def leave(number, _frame):
+        raise SystemExit(128 + number)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
