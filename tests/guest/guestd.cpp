@@ -129,9 +129,10 @@ class Commander {
       say("command: %s", text.c_str());
       obey(text);
     }
+    // First the disk, then the memory: both at once would only slow each other down.
     if (verifying_ && shared_.disk.done == shared_.disk.wanted) {
-      if (!memory_asked_) {
-        memory_asked_ = true;
+      if (verify_memory_) {
+        verify_memory_ = false;
         shared_.memory.wanted++;
       } else if (shared_.memory.done == shared_.memory.wanted) {
         verifying_ = false;
@@ -159,8 +160,8 @@ class Commander {
     std::string verb = text.substr(0, text.find(' '));
     if (verb == "verify") {
       verifying_ = true;
-      memory_asked_ = false;
-      shared_.disk.wanted++;
+      verify_memory_ = text.find("disk") == std::string::npos;
+      if (text.find("memory") == std::string::npos) shared_.disk.wanted++;
       return;
     }
     if (verb == "poweroff") {
@@ -263,7 +264,7 @@ class Commander {
   Aligned<MessageBlock> block_;
   uint64_t last_id_ = 0;
   bool verifying_ = false;
-  bool memory_asked_ = false;
+  bool verify_memory_ = false;
 };
 
 using Worker = void (*)(Shared&, const Options&);
