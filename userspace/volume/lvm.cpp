@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <cctype>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "base/process.h"
+#include "volume/volume.h"
+
+namespace ferry::volume {
+namespace {
+
+// The characters LVM allows, none of which can be an option or a path of another place.
+bool is_lvm_name(const std::string& name) {
+  if (name.empty() || name.size() > 127 || name[0] == '-' || name == "." || name == "..")
+    return false;
+  for (char c : name)
+    if (!std::isalnum(static_cast<unsigned char>(c)) && !std::strchr("+_.-", c)) return false;
+  return true;
+}
+
+bool contains(const std::string& text, const char* part) {
+  return text.find(part) != std::string::npos;
+}
+
+// LVM warns about many things; the last line is the reason.
+std::string last_line(const std::string& text) {
+  size_t end = text.find_last_not_of(" \n");
+  if (end == std::string::npos) return {};
+  size_t begin = text.rfind('\n', end);
+  begin = text.find_first_not_of(" \n", begin == std::string::npos ? 0 : begin);
+  return text.substr(begin, end - begin + 1);
+}
+
+Status run_lvm(const std::vector<std::string>& argv, const std::string& what) {
+  auto output = run_process(argv);
+  if (!output.ok()) return std::move(output).error();
+  if (output->exit_status != 0) return lvm_error(what, output->exit_status, output->err);
+  return ok_status();
+}
+
+}  // namespace
+
+bool split_lvm_name(const std::string& dm_name, std::string& vg, std::string& lv) {
+  std::string parts[2];
+  int part = 0;
+  for (size_t i = 0; i < dm_name.size(); ++i) {
+    if (dm_name[i] != '-') {
+      parts[part] += dm_name[i];
+    } else if (i + 1 < dm_name.size() && dm_name[i + 1] == '-') {
+      parts[part] += '-';
+      ++i;
+    } else if (part == 0) {
+      part = 1;
+    } else {
+      return false;  // a layer below the volume, as "-real"
+    }
+  }
+  if (parts[0].empty() || parts[1].empty()) return false;
+  vg = parts[0];
+  lv = parts[1];
+  return true;
+}
+
+Error lvm_error(const std::string& what, int exit_status, const std::string& complaint) {
+  std::string text = what + ": " + last_line(complaint);
+  if (contains(complaint, "insufficient free space") ||
+      contains(complaint, "Insufficient free space") ||
+      contains(complaint, "insufficient suitable") || contains(complaint, "out of data space"))
+    return make_error(Errc::no_space, text, 0,
+                      "free some extents or extend the volume group (vgs, vgextend)");
+  if (contains(complaint, "already exists"))
+    return make_error(Errc::busy, text, 0, "choose the existing volume, or remove it (lvremove)");
+  if (contains(complaint, "in use") || contains(complaint, "is used by"))
+    return make_error(Errc::busy, text, 0, "end what uses the volume (lsblk, fuser)");
+  if (contains(complaint, "not found") || contains(complaint, "Failed to find"))
+    return make_error(Errc::not_found, text, 0, "look at what there is: vgs, lvs");
+  if (contains(complaint, "Permission denied") || contains(complaint, "must be run as root"))
+    return make_error(Errc::permission, text, 0, "run as root");
+  return make_error(Errc::failed, text + " (exit status " + std::to_string(exit_status) + ')');
+}
+
+Result<std::pair<std::string, std::string>> parse_lvs(const std::string& json) {
+  auto bad = [] {
+    return make_error(Errc::unsupported, "lvs gave an answer that is not understood");
+  };
+  auto report = nlohmann::json::parse(json, nullptr, false);
+  if (report.is_discarded() || !report.is_object() || !report.contains("report")) return bad();
+  for (const auto& part : report["report"]) {
+    if (!part.is_object() || !part.contains("lv") || !part["lv"].is_array()) return bad();
+    for (const auto& row : part["lv"])
+      if (row.is_object() && row.contains("vg_name") && row["vg_name"].is_string() &&
+          row.contains("lv_name") && row["lv_name"].is_string())
+        return std::pair<std::string, std::string>(row["vg_name"], row["lv_name"]);
+  }
+  return bad();
+}
+
+Result<VolumeInfo> create_lv(const std::string& vg, const std::string& lv, uint64_t size_bytes) {
+  std::string what = "cannot create the volume " + vg + '/' + lv;
+  if (!is_lvm_name(vg) || !is_lvm_name(lv) || size_bytes == 0)
+    return make_error(Errc::usage, what + ": not a name LVM allows, or no size");
+  // --wipesignatures n: the whole contents are about to be overwritten; a question would hang.
+  FERRY_TRY(run_lvm({"lvcreate", "--yes", "--wipesignatures", "n", "--name", lv, "--size",
+                     std::to_string(size_bytes) + "b", vg},
+                    what));
+  auto info = inspect("/dev/" + vg + '/' + lv);
+  if (info.ok() && info->size_bytes != size_bytes) {
+    Status removed = remove_lv(info->path);
+    std::string text = what + " of exactly " + std::to_string(size_bytes) +
+                       " bytes: LVM rounds it to " + std::to_string(info->size_bytes);
+    if (!removed.ok()) text += "; it could not be removed again: " + removed.error().message();
+    return make_error(Errc::size_mismatch, text, 0,
+                      "use a volume group whose extent size divides the disk's size");
+  }
+  return info;
+}
+
+Status remove_lv(const std::string& path) {
+  auto info = inspect(path);
+  if (!info.ok()) return std::move(info).error();
+  if (info->kind != VolumeInfo::Kind::lvm)
+    return make_error(Errc::unsupported, path + " is not a logical volume");
+  return run_lvm({"lvremove", "--yes", info->vg + '/' + info->lv},
+                 "cannot remove the volume " + path);
+}
+
+}  // namespace ferry::volume

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What a path is: size, kind, role, whether somebody uses it; and making and removing logical volumes.
+// LVM is asked through its own commands, run without a shell.
+// Thread-safety: the calls are independent; LVM's own locks order its commands.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/result.h"
+
+namespace ferry::volume {
+
+enum class Role { data, swap, scratch };
+// "data", "swap", "scratch".
+const char* role_name(Role role);
+Result<Role> role_from_name(const std::string& name);
+
+struct VolumeInfo {
+  enum class Kind { lvm, dm, block };
+
+  std::string path;        // as LVM or device-mapper name it, links followed
+  std::string dm_name;     // empty for kind block
+  std::string vg, lv;      // kind lvm only
+  Kind kind = Kind::block;
+  uint64_t size_bytes = 0;
+  uint32_t logical_block_size = 512;
+  Role detected_role = Role::data;  // swap when it carries a swap signature
+  bool in_use = false;     // opened, mounted, or part of another device
+};
+
+// Looks at a block device without changing it. Never reads for the role from a device that makes
+// reads wait (a closed gate); that is the caller's business.
+Result<VolumeInfo> inspect(const std::string& path);
+
+// size_bytes is rounded up by LVM to whole extents; size_mismatch when the result is not exactly
+// size_bytes. no_space when the group cannot hold it, busy when the name is taken.
+Result<VolumeInfo> create_lv(const std::string& vg, const std::string& lv, uint64_t size_bytes);
+// Removes a logical volume that nobody uses.
+Status remove_lv(const std::string& path);
+
+// Pure, for tests ---------------------------------------------------------------------------------
+
+// Splits a dm name of LVM ("vg--a-lv" → "vg-a", "lv"); false when it is none.
+bool split_lvm_name(const std::string& dm_name, std::string& vg, std::string& lv);
+// What an lvm command's complaint means.
+Error lvm_error(const std::string& what, int exit_status, const std::string& complaint);
+// The two names from `lvs --reportformat json -o vg_name,lv_name`.
+Result<std::pair<std::string, std::string>> parse_lvs(const std::string& json);
+
+}  // namespace ferry::volume
