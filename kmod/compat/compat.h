@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The newest kernel's names on older kernels. HAVE_* comes from compile probes
+ * (folder probes, run by Kbuild): distributions backport, so version numbers
+ * say nothing.
+ */
+#ifndef FERRY_COMPAT_H
+#define FERRY_COMPAT_H
+
+#include <linux/device-mapper.h>
+#include <linux/mm.h>
+
+#ifndef HAVE_VM_FLAGS_CLEAR
+static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
+{
+	vma->vm_flags |= flags;
+}
+
+static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
+{
+	vma->vm_flags &= ~flags;
+}
+#endif
+
+/* Flushes go to the lower devices without a visit to .map, as for dm-linear. */
+static inline void compat_flush_bypasses_map(struct dm_target *ti)
+{
+#ifdef HAVE_FLUSH_BYPASSES_MAP
+	ti->flush_bypasses_map = true;
+#endif
+}
+
+#ifdef HAVE_GENL_MCAST_FLAGS
+#define COMPAT_MCAST_SYS_ADMIN	.flags = GENL_MCAST_CAP_SYS_ADMIN,
+#else
+#define COMPAT_MCAST_SYS_ADMIN
+#endif
+
+#ifdef HAVE_GENL_RESV_START_OP
+#define COMPAT_RESV_START_OP(op)	.resv_start_op = (op),
+#else
+#define COMPAT_RESV_START_OP(op)
+#endif
+
+#endif /* FERRY_COMPAT_H */

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the pure core needs from its surroundings, for the kernel and for the
+ * unit tests. Nothing here sleeps except ferry_relax().
+ */
+#ifndef FERRY_CORE_SHIM_H
+#define FERRY_CORE_SHIM_H
+
+#ifdef __KERNEL__
+
+#include <linux/atomic.h>
+#include <linux/bitops.h>
+#include <linux/compiler.h>
+#include <linux/errno.h>
+#include <linux/kernel.h>
+#include <linux/mm.h>
+#include <linux/sched.h>
+#include <linux/string.h>
+#include <linux/types.h>
+
+#define FERRY_WORD_BITS	BITS_PER_LONG
+
+/* One page of the map; mmap and the summary speak of the same pages. */
+#define FERRY_MAP_PAGE	4096UL
+static_assert(PAGE_SIZE == FERRY_MAP_PAGE, "dm-ferry needs 4 KiB pages");
+
+static inline unsigned long ferry_fetch_or(unsigned long *word, unsigned long mask)
+{
+	return atomic_long_fetch_or(mask, (atomic_long_t *)word);
+}
+
+static inline unsigned int ferry_weight(unsigned long word)
+{
+	return hweight_long(word);
+}
+
+/* Number of the lowest set bit; undefined for 0. */
+static inline unsigned int ferry_lowest(unsigned long word)
+{
+	return __ffs(word);
+}
+
+static inline void ferry_relax(void)
+{
+	cond_resched();
+}
+
+#else /* user space */
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef uint64_t u64;
+typedef uint32_t u32;
+typedef uint8_t u8;
+
+#define FERRY_WORD_BITS	((unsigned int)(8 * sizeof(unsigned long)))
+#define FERRY_MAP_PAGE	4096UL
+
+#define READ_ONCE(x)	__atomic_load_n(&(x), __ATOMIC_RELAXED)
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+
+static inline unsigned long ferry_fetch_or(unsigned long *word, unsigned long mask)
+{
+	return __atomic_fetch_or(word, mask, __ATOMIC_SEQ_CST);
+}
+
+static inline unsigned int ferry_weight(unsigned long word)
+{
+	return (unsigned int)__builtin_popcountl(word);
+}
+
+static inline unsigned int ferry_lowest(unsigned long word)
+{
+	return (unsigned int)__builtin_ctzl(word);
+}
+
+static inline void ferry_relax(void)
+{
+}
+
+#endif /* __KERNEL__ */
+
+#endif /* FERRY_CORE_SHIM_H */
