@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// ApiBackend: what the admin API can ask of the daemon. The server calls it from several
+// connection threads at once, so an implementation must be thread-safe. Calls may block (a plan
+// asks the peer), but must come back within a minute: stop() of the server waits for them.
+// Ownership: borrowed by the server, must outlive it.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "api/api_types.h"
+#include "base/result.h"
+
+namespace ferry::api {
+
+class ApiBackend {
+ public:
+  virtual ~ApiBackend() = default;
+
+  virtual Result<VersionInfo> version() = 0;
+  // Says what start_job() would do and whether it would get through its checks. An error is for
+  // a question that cannot be answered (no such VM), a failed check is part of the plan.
+  virtual Result<Plan> plan(const StartRequest& request) = 0;
+  // Returns the new job's id as soon as the job exists; everything slow happens inside the job.
+  virtual Result<std::string> start_job(const StartRequest& request) = 0;
+  // Running and remembered jobs, oldest first.
+  virtual Result<std::vector<JobStatus>> jobs() = 0;
+  virtual Result<JobStatus> job(const std::string& id) = 0;
+  // Asks the job to stop; returns at once. Errc::busy when it has ended or is past the switch.
+  virtual Status abort_job(const std::string& id) = 0;
+  virtual Result<std::vector<VolumeStatus>> volumes() = 0;
+  virtual Result<VolumeStatus> attach_volume(const std::string& path) = 0;
+  virtual Status detach_volume(const std::string& path, bool release) = 0;
+  // Takes the fence off every source volume of a VM that has moved away; returns their paths.
+  // The default looks for the newest finished outgoing job of the VM and detaches its disks.
+  virtual Result<std::vector<std::string>> release_vm(const std::string& vm);
+  virtual Result<DoctorReport> doctor(const std::optional<std::string>& peer) = 0;
+};
+
+}  // namespace ferry::api
