@@ -279,9 +279,8 @@ struct ferry_tracker *ferry_tracker_find(const uuid_t *uuid)
 	return NULL;
 }
 
-/* Called by kref_put_mutex() with registry_mutex held. */
+/* Called by kref_put_mutex() with registry_mutex held; lets go of it. */
 static void tracker_unlist(struct kref *ref)
-	__releases(&registry_mutex)
 {
 	struct ferry_tracker *trk = container_of(ref, struct ferry_tracker, ref);
 
