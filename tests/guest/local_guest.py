@@ -15,7 +15,7 @@ CMDLINE = "console=ttyS0 panic=1 quiet"
 class Disks:
     """Data and swap (shared by all guests of one test) as sparse files."""
 
-    def __init__(self, folder, data_mib=64, swap_mib=256):
+    def __init__(self, folder, data_mib=64, swap_mib=320):
         self.data = pathlib.Path(folder) / "data.img"
         self.swap = pathlib.Path(folder) / "swap.img"
         for path, size in ((self.data, data_mib), (self.swap, swap_mib)):
