@@ -35,6 +35,8 @@ Status Receiver::serve(wire::Channel& channel, std::stop_token stop) {
   {
     const std::stop_callback on_stop(stop, [&] { channel.abort(); });
     served = ReceiverStream(channel, targets_, received_bytes_).run(options_.engine);
+    // A sender that ends waits for our end, to know that we have seen all of it.
+    if (served.ok()) (void)channel.finish();
     if (!served.ok() && worth_telling(served.error()) &&
         wire::send_error(channel, served.error()).ok() && channel.finish().ok()) {
       // Closing over unread data would reset the connection and lose our words on the way.

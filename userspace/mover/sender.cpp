@@ -44,7 +44,8 @@ class Sender::Crew {
     for (auto& stream : streams_) stream->abort();
   }
   void finish() {
-    for (auto& stream : streams_) stream->finish();
+    for (auto& stream : streams_) stream->end();
+    for (auto& stream : streams_) stream->await_end();
     broken_ = make_error(Errc::failed, "the data streams were ended");
   }
   std::string_view engine() const {

@@ -169,8 +169,10 @@ void SenderStream::abort() {
   credit_changed_.notify_all();
 }
 
-void SenderStream::finish() {
-  if (channel_->finish(kLastWordsMs).ok()) channel_->drain(kLastWordsMs);
+void SenderStream::end() { ended_ = channel_->finish(kLastWordsMs).ok(); }
+
+void SenderStream::await_end() {
+  if (ended_) channel_->drain(kLastWordsMs);
 }
 
 }  // namespace ferry::mover

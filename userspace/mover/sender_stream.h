@@ -24,7 +24,9 @@ class SenderStream {
   void read_acks(Round& round);
 
   void abort();
-  void finish();
+  // Orderly end in two steps, so that all streams of a Sender end at the same time.
+  void end();
+  void await_end();
   IoEngine engine() const { return queue_ ? queue_->engine() : IoEngine::automatic; }
   bool prepared() const { return queue_ != nullptr; }
 
@@ -47,6 +49,7 @@ class SenderStream {
   uint64_t sent_frames_ = 0;
   uint64_t acked_frames_ = 0;
   uint64_t acked_bytes_ = 0;
+  bool ended_ = false;
 };
 
 }  // namespace ferry::mover
