@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "suite.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <numeric>
+#include <stdexcept>
+#include <thread>
+
+#include "base/process.h"
+#include "volume/volume.h"
+
+namespace ferry::kmod {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+bool has_any(const std::string& text, std::initializer_list<const char*> words) {
+  for (const char* word : words)
+    if (text.find(word) != std::string::npos) return true;
+  return false;
+}
+
+// Set-up that fails makes the test meaningless: GoogleTest reports the exception as its failure.
+[[noreturn]] void give_up(const std::string& why) { throw std::runtime_error(why); }
+
+template <typename R>
+auto must(R result) {
+  if (!result.ok()) give_up(result.error().message());
+  return std::move(result).value();
+}
+
+std::string device_number(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) give_up("cannot find " + path);
+  return filter::dm::device_text(status.st_rdev);
+}
+
+}  // namespace
+
+std::string volume_group() {
+  const char* name = std::getenv("FERRY_TEST_VG");
+  return name ? name : "vg";
+}
+
+KernelLog::KernelLog() : fd_(::open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC)) {}
+
+void KernelLog::mark() {
+  ASSERT_TRUE(fd_.valid()) << "cannot read /dev/kmsg: run as root";
+  lseek(fd_.get(), 0, SEEK_END);
+}
+
+std::vector<std::string> KernelLog::faults(bool allow_ferry_errors) {
+  std::vector<std::string> found;
+  std::array<char, 8192> record;
+  for (;;) {
+    ssize_t got = read(fd_.get(), record.data(), record.size());
+    if (got < 0 && errno == EPIPE) continue;  // older records were overwritten
+    if (got <= 0) break;
+    std::string text(record.data(), static_cast<size_t>(got));
+    int level = std::atoi(text.c_str()) & 7;
+    std::string line = text.substr(std::min(text.find(';') + 1, text.size()));
+    bool fault = has_any(line, {"BUG:", "kernel BUG", "WARNING: CPU", "Oops", "general protection",
+                                "Call Trace", "blocked for more than", "KASAN", "UBSAN",
+                                "suspicious RCU", "possible circular locking"});
+    bool ferry_error = level <= 3 && has_any(line, {"ferry:"});
+    if (fault || (ferry_error && !allow_ferry_errors)) found.push_back(line);
+  }
+  return found;
+}
+
+void KmodTest::SetUp() { log_.mark(); }
+
+void KmodTest::TearDown() {
+  EXPECT_THAT(log_.faults(allow_ferry_errors_), testing::IsEmpty()) << "in the kernel's log";
+}
+
+LogicalVolume::LogicalVolume(const std::string& name, uint64_t size_bytes) : name_(name) {
+  // A run that was killed may have left its volume behind.
+  std::string left = "/dev/" + volume_group() + '/' + name;
+  if (::access(left.c_str(), F_OK) == 0) {
+    (void)filter::detach_volume(left, true);
+    (void)volume::remove_lv(left);
+  }
+  path_ = must(volume::create_lv(volume_group(), name, size_bytes)).path;
+}
+
+LogicalVolume::~LogicalVolume() { EXPECT_FERRY_OK(volume::remove_lv(path_)); }
+
+std::string LogicalVolume::dm_name() const {
+  std::string name = volume_group() + '-';
+  for (char c : name_) name += c == '-' ? "--" : std::string(1, c);  // LVM's way
+  return name;
+}
+std::string LogicalVolume::device() const { return device_number(path_); }
+
+DmDevice::DmDevice(const std::string& name, const std::string& table) : name_(name) {
+  auto lines = filter::parse_table(table);
+  if (!lines) give_up("no table: " + table);
+  (void)filter::dm::remove(name);
+  if (Status made = filter::dm::create({name, "", *lines}); !made.ok())
+    give_up(made.error().message());
+}
+
+DmDevice::~DmDevice() { EXPECT_FERRY_OK(filter::dm::remove(name_)); }
+
+std::string DmDevice::device() const { return device_number(path()); }
+
+Buffer::Buffer(size_t size_bytes, unsigned char fill)
+    : data_(std::aligned_alloc(kBlock, (size_bytes + kBlock - 1) / kBlock * kBlock), std::free),
+      size_(size_bytes) {
+  if (!data_) give_up("out of memory");
+  std::memset(data_.get(), fill, size_bytes);
+}
+
+bool Buffer::operator==(const Buffer& other) const {
+  return size_ == other.size_ && std::memcmp(data_.get(), other.data_.get(), size_) == 0;
+}
+
+Fd open_device(const std::string& path, int flags) {
+  Fd fd(::open(path.c_str(), flags | O_CLOEXEC));
+  if (!fd.valid()) give_up("cannot open " + path + ": " + std::strerror(errno));
+  return fd;
+}
+
+int write_at(int fd, uint64_t offset, size_t length, unsigned char fill, int rwf_flags) {
+  Buffer buffer(length, fill);
+  iovec vector{buffer.data(), length};
+  ssize_t done = pwritev2(fd, &vector, 1, static_cast<off_t>(offset), rwf_flags);
+  if (done < 0) return errno;
+  return done == static_cast<ssize_t>(length) ? 0 : EIO;
+}
+
+int read_at(int fd, uint64_t offset, Buffer& buffer) {
+  ssize_t done = pread(fd, buffer.data(), buffer.size(), static_cast<off_t>(offset));
+  if (done < 0) return errno;
+  return done == static_cast<ssize_t>(buffer.size()) ? 0 : EIO;
+}
+
+int first_byte(int fd, uint64_t block) {
+  Buffer buffer(kBlock);
+  return read_at(fd, block * kBlock, buffer) == 0 ? static_cast<int>(*buffer.bytes()) : -1;
+}
+
+std::future<int> write_later(int fd, uint64_t offset, size_t length, unsigned char fill) {
+  return std::async(std::launch::async, [=] { return write_at(fd, offset, length, fill); });
+}
+
+bool is_done(std::future<int>& work) {
+  return work.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+}
+
+bool eventually(const std::function<bool()>& predicate) {
+  auto deadline = Clock::now() + std::chrono::milliseconds(kPatienceMs);
+  while (!predicate()) {
+    if (Clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return true;
+}
+
+bool eventually_held(const filter::Tracker& tracker, uint64_t bios) {
+  return eventually([&] {
+    auto info = tracker.info();
+    return info.ok() && info->held >= bios;
+  });
+}
+
+std::set<uint64_t> take_round(filter::Tracker& tracker) {
+  std::set<uint64_t> found;
+  {
+    auto map = must(tracker.swap());
+    uint64_t at = 0;
+    while (auto run = map.next_run(at, 4096)) {
+      for (uint64_t i = 0; i < run->count; ++i) found.insert(run->first + i);
+      at = run->first + run->count;
+    }
+    EXPECT_EQ(map.dirty(), found.size());
+  }
+  EXPECT_FERRY_OK(tracker.release());
+  return found;
+}
+
+std::set<uint64_t> blocks(uint64_t first, uint64_t count) {
+  std::set<uint64_t> result;
+  for (uint64_t i = 0; i < count; ++i) result.insert(first + i);
+  return result;
+}
+
+bool wait_for_event(filter::EventMonitor& monitor, const filter::TrackerUuid& uuid,
+                    ferry_event type) {
+  auto deadline = Clock::now() + std::chrono::milliseconds(kPatienceMs);
+  while (Clock::now() < deadline) {
+    auto event = must(monitor.next());
+    if (event && event->type == type && event->tracker.uuid == uuid) return true;
+    if (event) continue;
+    pollfd wait{monitor.fd(), POLLIN, 0};
+    poll(&wait, 1, 1000);
+  }
+  return false;
+}
+
+filter::Attachment must_attach(const filter::AttachRequest& request) {
+  return must(filter::Attachment::attach(request));
+}
+
+std::string table_text(const std::string& dm_name) {
+  return filter::to_text(must(filter::dm::table(dm_name)));
+}
+
+int run(const std::vector<std::string>& argv) {
+  auto output = run_process(argv);
+  if (!output.ok()) {
+    std::cout << output.error().message() << '\n';
+    return -1;
+  }
+  if (output->exit_status != 0) std::cout << argv[0] << ": " << output->out << output->err;
+  return output->exit_status;
+}
+
+filter::TrackerUuid any_uuid() { return must(filter::random_uuid()); }
+
+}  // namespace ferry::kmod

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// BusyWriter: keeps many direct 4 KiB writes in flight through io_uring, like a guest's disk queue, and
+// can tell afterwards what every block must contain. Start, let it run, stop, verify.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/fd.h"
+
+namespace ferry::kmod {
+
+class BusyWriter {
+ public:
+  struct Plan {
+    std::string path;
+    uint64_t nr_blocks = 0;
+    unsigned depth = 32;
+    bool each_block_once = false;  // then it ends by itself; else random blocks until stop()
+  };
+
+  explicit BusyWriter(const Plan& plan);
+  BusyWriter(const BusyWriter&) = delete;
+  BusyWriter& operator=(const BusyWriter&) = delete;
+  ~BusyWriter();
+
+  // Waits for the writes in flight and ends.
+  void stop();
+  bool is_running() const { return running_; }
+  uint64_t completed() const { return completed_; }
+  uint64_t errors() const { return errors_; }
+  // After stop(): blocks of `fd` that do not hold what was written last.
+  uint64_t count_wrong_blocks(int fd) const;
+
+  // What a block holds after its n-th write (n = 0: never written, zeroes).
+  static void fill(uint64_t block, uint64_t generation, void* data);
+
+ private:
+  void work();
+
+  Plan plan_;
+  Fd fd_;
+  std::vector<uint64_t> generations_;  // of each block: writes acknowledged or in flight
+  std::atomic<uint64_t> completed_{0};
+  std::atomic<uint64_t> errors_{0};
+  std::atomic<bool> stop_{false};
+  std::atomic<bool> running_{true};
+  std::thread thread_;
+};
+
+}  // namespace ferry::kmod
