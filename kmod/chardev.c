@@ -36,7 +36,7 @@ static_assert(sizeof(struct ferry_freeze) == FREEZE_SIZE_1);
 static_assert(sizeof(struct ferry_range) == RANGE_SIZE_1);
 
 struct ferry_file {
-	struct mutex lock;
+	struct mutex lock;		/* setting tracker */
 	struct ferry_tracker *tracker;	/* release/acquire, see file_attach() */
 	bool owner;			/* written before tracker */
 	atomic_t seen;			/* tracker->changes at the last INFO */
@@ -68,15 +68,14 @@ static int put_arg(const void *arg, size_t ksize, void __user *user)
 
 /* ---------------------------------------------------- file and its tracker */
 
-/* Pairs with file_attach(). */
 static struct ferry_tracker *file_tracker(struct ferry_file *file)
 {
+	/* Pairs with the release in file_attach(). */
 	return smp_load_acquire(&file->tracker);
 }
 
 /*
- * Gives the file its tracker and takes over the reference. The release pairs with
- * the acquire in file_tracker(): who sees the tracker sees whether we own it.
+ * Gives the file its tracker and takes over the reference, also on error.
  */
 static int file_attach(struct ferry_file *file, struct ferry_tracker *trk, bool owner)
 {
@@ -90,6 +89,7 @@ static int file_attach(struct ferry_file *file, struct ferry_tracker *trk, bool 
 	if (!err) {
 		file->owner = owner;
 		atomic_set(&file->seen, atomic_read(&trk->changes));
+		/* Pairs with file_tracker(): who sees it sees whether we own it. */
 		smp_store_release(&file->tracker, trk);
 	}
 	mutex_unlock(&file->lock);

@@ -59,8 +59,8 @@ struct ferry_tracker {
 	struct kref ref;
 	struct list_head node;		/* registry_mutex */
 
+	/* ctl: every change of state; and everything down to the next blank line. */
 	struct mutex ctl;
-	/* Everything down to the next group: ctl. */
 	struct ferry_pair pair;
 	u32 flags;			/* FERRY_TF_* that are stored */
 	u64 bound_sectors;		/* covered by resumed targets */
@@ -74,7 +74,7 @@ struct ferry_tracker {
 	/* Changed under ctl and hold_lock, so either is enough to read. */
 	u32 state;
 
-	spinlock_t hold_lock;
+	spinlock_t hold_lock;		/* irqsave; the held bios */
 	struct bio_list held;		/* hold_lock */
 	u64 nr_held;			/* hold_lock */
 	struct work_struct release;	/* lets held bios go as far as the state allows */

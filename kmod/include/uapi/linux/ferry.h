@@ -52,16 +52,26 @@
  * RECEIVING  reads pass; writes wait. Survives the owner's fd.
  * GATED      reads and writes wait. Survives the owner's fd.
  *
- * An illegal change of state returns EBUSY and changes nothing.
+ * An illegal change of state returns EBUSY and changes nothing. So does FENCE
+ * while a FREEZE still waits for writes in flight.
  * FERRY_TF_INVALID is sticky: a write may have been missed, the maps must not be
  * trusted, start over. Guest I/O is never failed because of it.
+ *
+ * When the owner's fd closes, a retired map that was not released goes back into
+ * the live one, so the next owner finds every bit. A mapping keeps its file open:
+ * munmap before close, or the tracker stays owned (a fork does not inherit it).
+ *
+ * DISARM holds until a "ferry" table of the tracker resumes again. A tracker that
+ * gets a table back after it was disarmed and taken out is INVALID: nobody saw
+ * the writes in between.
  *
  * Rules of the interface
  * ----------------------
  * Every struct starts with its own size; a longer one is accepted when the part
  * this kernel does not know is zero (else E2BIG), a shorter one when it reaches
  * the first version's size (else EINVAL). Unknown flags give EINVAL. Padding must
- * be zero. All integers are in native byte order.
+ * be zero. All integers are in native byte order. Calls that need a tracker give
+ * ENODEV on an fd that has none; poll() on such an fd says POLLERR.
  */
 #ifndef _UAPI_LINUX_FERRY_H
 #define _UAPI_LINUX_FERRY_H
@@ -145,7 +155,10 @@ struct ferry_info {
 	__u64 fenced_writes;		/* writes refused by the fence */
 };
 
-/* EBUSY: the last retired map was not released. ESTALE: INVALID, or not bound. */
+/*
+ * EBUSY: the last retired map was not released. ESTALE: INVALID, or not bound (also for the moment a
+ * suspend lasts). RELEASE gives EINVAL when no map is retired.
+ */
 struct ferry_swap {
 	__u32 size;
 	__u32 flags;			/* FERRY_SWAP_* */
@@ -159,8 +172,10 @@ struct ferry_swap {
 #define FERRY_SWAP_NORMAL_GP	(1 << 0)
 
 /*
- * ETIMEDOUT: writes were still in flight after timeout_ms; everything was thawed. ESTALE: INVALID or not
- * bound. The watchdog thaws after watchdog_ms unless FENCE or THAW came first; 0 is not allowed (EINVAL).
+ * ETIMEDOUT: writes were still in flight after timeout_ms; everything was thawed. ESTALE: INVALID or
+ * not bound. EBUSY: wrong state, or the table is being suspended. ECANCELED: a THAW or a suspend ended
+ * the freeze before it was complete. The watchdog thaws watchdog_ms after success unless FENCE or THAW
+ * came first; 0 is not allowed (EINVAL).
  */
 struct ferry_freeze {
 	__u32 size;
