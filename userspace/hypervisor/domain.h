@@ -27,6 +27,10 @@ struct DomainDisk {
   bool has_job = false;      // a block copy or commit is under way
 };
 
+// Whether Ferry has to move this disk. A disk marked shareable, and a read-only block device, are
+// by the admin's word the same (or each host's own) on both hosts: they are left alone.
+bool moves_with_vm(const DomainDisk& disk);
+
 struct DomainInfo {
   enum class State { running, paused, shut_off, other };
 

@@ -15,6 +15,8 @@ DomainCheck failed(std::string name, std::string detail, std::string hint) {
 
 DomainCheck check_disk(const DomainDisk& disk) {
   const std::string name = "disk " + disk.target;
+  if (!moves_with_vm(disk))
+    return passed(name, disk.path + " stays as it is: the admin has put it on both hosts");
   if (disk.device != "disk")
     return failed(name, disk.path + " is a " + disk.device,
                   "eject it: only disks move with the VM");
@@ -32,12 +34,14 @@ DomainCheck check_disk(const DomainDisk& disk) {
     return failed(name,
                   disk.path + " has cache mode " + (disk.cache.empty() ? "default" : disk.cache),
                   "set cache='none' in <driver> and restart the VM");
-  if (disk.shareable)
-    return failed(name, disk.path + " is shared with other VMs", "remove <shareable/>");
   return passed(name, disk.path);
 }
 
 }  // namespace
+
+bool moves_with_vm(const DomainDisk& disk) {
+  return !disk.shareable && !(disk.readonly && disk.type == "block");
+}
 
 const char* state_name(DomainInfo::State state) {
   switch (state) {

@@ -103,7 +103,6 @@ TEST(Migratable, SaysWhatToChange) {
       {"cache='none'", "cache='writeback'", "cache='none'"},
       {"type='raw' cache='none'", "type='qcow2' cache='none'", "raw"},
       {"<backingStore/>", "<backingStore type='block'><source dev='/x'/></backingStore>", "commit"},
-      {"<serial>root</serial>", "<shareable/>", "shareable"},
       {"<serial>root</serial>", "<mirror type='block'/>", "block job"},
       {"type='block' device='disk'", "type='file' device='disk'", "block"},
       {"<readonly/>", "<source file='/iso'/>", "eject"},
@@ -117,6 +116,15 @@ TEST(Migratable, SaysWhatToChange) {
     EXPECT_EQ(status.error().code, Errc::unsupported);
     EXPECT_NE(status.error().message().find(bad.word), std::string::npos)
         << status.error().message();
+  }
+}
+
+TEST(Migratable, LeavesSharedAndReadOnlyDisksAlone) {
+  for (const char* mark : {"<shareable/>", "<readonly/>"}) {
+    const DomainInfo domain = running(with("<serial>root</serial>", mark));
+    EXPECT_FALSE(moves_with_vm(domain.disks[0])) << mark;
+    EXPECT_TRUE(moves_with_vm(domain.disks[1]));
+    EXPECT_TRUE(check_migratable(domain).ok());
   }
 }
 

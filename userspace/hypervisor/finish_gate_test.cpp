@@ -95,7 +95,10 @@ class FinishGateTest : public ::testing::Test {
     near_ = std::move(near);
     server_.emplace(std::move(far));
     FinishCallbacks callbacks;
-    callbacks.on_finish_seen = [this] { journal_.note("seen"); };
+    callbacks.on_finish_seen = [this] {
+      if (when_seen_) when_seen_();
+      journal_.note("seen");
+    };
     callbacks.on_finish_cancelled = [this] { journal_.note("cancelled"); };
     callbacks.on_finish_reply = [this](bool runs) { journal_.note(runs ? "runs" : "runs not"); };
     callbacks.on_link_lost_while_held = [this](const Error&) { journal_.note("held, link lost"); };
@@ -134,6 +137,7 @@ class FinishGateTest : public ::testing::Test {
 
   std::string dir_;
   Journal journal_;
+  std::function<void()> when_seen_;
   Fd near_;
   std::optional<Talker> server_;
   std::optional<Talker> client_;
@@ -194,6 +198,14 @@ TEST_F(FinishGateTest, HoldsFinishWhileKeepaliveAndOthersPass) {
   EXPECT_EQ(gate_->state(), FinishState::succeeded);
   EXPECT_FALSE(gate_->release_finish().ok());
   EXPECT_FALSE(gate_->refuse_finish().ok());
+}
+
+TEST_F(FinishGateTest, MayBeReleasedFromTheCallback) {
+  when_seen_ = [this] { EXPECT_TRUE(gate_->release_finish().ok()); };
+  client_->say(test::finish3_params_call(5, false));
+  EXPECT_EQ(server_->hear(), test::finish3_params_call(5, false));
+  EXPECT_EQ(journal_.take(), "seen");
+  EXPECT_EQ(gate_->state(), FinishState::forwarded);
 }
 
 TEST_F(FinishGateTest, ErrorReplyMeansTheGuestDoesNotRun) {

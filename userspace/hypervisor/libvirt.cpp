@@ -16,7 +16,7 @@ namespace {
 // Towards the destination: a dead link during the memory copy is noticed after half a minute. From
 // Finish on the gate answers these itself, so a hold may last as long as it must. The local
 // connection gets none: a busy daemon is not a dead one, and its socket closes when it dies.
-constexpr int kKeepaliveInterval_s = 5;
+constexpr int kKeepaliveIntervalSeconds = 5;
 constexpr unsigned kKeepaliveCount = 6;
 
 struct FreeDomain {
@@ -68,6 +68,15 @@ Result<ConnectionPtr> open(const std::string& uri) {
   ConnectionPtr connection(virConnectOpen(uri.c_str()));
   if (!connection) return libvirt_error("cannot connect to libvirt at " + uri);
   return connection;
+}
+
+// A URI with a socket of its own is a gate to another host.
+bool leads_elsewhere(const std::string& uri) { return uri.find("?socket=") != uri.npos; }
+
+Status watch_link(virConnect* connection) {
+  if (virConnectSetKeepAlive(connection, kKeepaliveIntervalSeconds, kKeepaliveCount) < 0)
+    return libvirt_error("cannot watch the connection to the destination's libvirt");
+  return ok_status();
 }
 
 Result<DomainPtr> find(virConnect* connection, const std::string& vm) {
@@ -174,6 +183,7 @@ struct Libvirt::Subscription {
 Result<std::unique_ptr<Libvirt>> Libvirt::connect(const std::string& uri) {
   auto connection = open(uri);
   if (!connection.ok()) return connection.error();
+  if (leads_elsewhere(uri)) FERRY_TRY(watch_link(connection->get()));
   return std::unique_ptr<Libvirt>(new Libvirt(connection->release(), uri));
 }
 
@@ -247,8 +257,7 @@ Status Libvirt::migrate(const MigrateRequest& request) {
   if (!domain.ok()) return domain.error();
   auto destination = open(request.destination_uri);
   if (!destination.ok()) return destination.error();
-  if (virConnectSetKeepAlive(destination->get(), kKeepaliveInterval_s, kKeepaliveCount) < 0)
-    return libvirt_error("cannot watch the connection to the destination's libvirt");
+  FERRY_TRY(watch_link(destination->get()));
   if (request.max_downtime_ms != 0) FERRY_TRY(set_max_downtime(request.vm, request.max_downtime_ms));
 
   TypedParameters parameters;

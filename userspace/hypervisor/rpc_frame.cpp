@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "hypervisor/rpc_frame.h"
 
-#include <cstring>
+#include <string_view>
 
 namespace ferry::hypervisor {
 namespace {
@@ -184,6 +184,22 @@ Result<bool> finish_is_cancelled(std::span<const std::byte> frame) {
     return make_error(Errc::protocol, "cannot parse the arguments of libvirt's Finish call " +
                                           std::to_string(header.procedure));
   return cancelled;
+}
+
+Result<FinishedDomain> finished_domain(const std::string& name, const std::string& uuid, int id) {
+  FinishedDomain domain{.name = name, .uuid = {}, .id = id};
+  size_t digits = 0;
+  for (char c : uuid) {
+    if (c == '-') continue;
+    const std::string_view known = "0123456789abcdef";
+    const size_t value = known.find(static_cast<char>(c | 0x20));
+    if (value == known.npos || digits == 2 * domain.uuid.size())
+      return make_error(Errc::usage, "not a UUID: " + uuid);
+    auto& byte = domain.uuid[digits++ / 2];
+    byte = byte << 4 | static_cast<std::byte>(value);
+  }
+  if (digits != 2 * domain.uuid.size()) return make_error(Errc::usage, "not a UUID: " + uuid);
+  return domain;
 }
 
 FrameBytes make_finish_reply(const RpcHeader& call, const FinishedDomain& domain) {

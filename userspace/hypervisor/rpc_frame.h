@@ -86,6 +86,8 @@ struct FinishedDomain {
   std::array<std::byte, 16> uuid{};
   int32_t id = -1;
 };
+// `uuid` as libvirt writes it, with or without dashes.
+Result<FinishedDomain> finished_domain(const std::string& name, const std::string& uuid, int id);
 FrameBytes make_finish_reply(const RpcHeader& call, const FinishedDomain& domain);
 
 }  // namespace ferry::hypervisor

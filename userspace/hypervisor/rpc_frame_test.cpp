@@ -94,6 +94,18 @@ TEST(FinishCall, RefusesArgumentsCutShortOrTooLong) {
   EXPECT_FALSE(finish_is_cancelled(longer).ok());
 }
 
+TEST(FinishReply, ReadsUuids) {
+  auto domain = finished_domain("web01", "4dea22b3-1d52-d8f3-2516-782e98AB3fa0", 7);
+  ASSERT_TRUE(domain.ok());
+  EXPECT_EQ(domain->uuid[0], std::byte{0x4d});
+  EXPECT_EQ(domain->uuid[13], std::byte{0xab});
+  EXPECT_EQ(domain->uuid[15], std::byte{0xa0});
+  EXPECT_EQ(domain->id, 7);
+  for (const char* bad : {"", "4dea22b3", "4dea22b3-1d52-d8f3-2516-782e98ab3fg0",
+                          "4dea22b3-1d52-d8f3-2516-782e98ab3fa000"})
+    EXPECT_FALSE(finished_domain("web01", bad, 7).ok()) << bad;
+}
+
 TEST(FinishReply, CarriesTheDomain) {
   FinishedDomain domain{.name = "web01", .uuid = {std::byte{0xab}}, .id = 3};
   const RpcHeader call = parse_header(test::finish3_params_call(9, false));
