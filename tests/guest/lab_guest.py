@@ -52,11 +52,11 @@ class LabGuest:
         host.put(path, self.xml)
         host.run(f"virsh -q define {path} && virsh -q start {self.name}")
 
-    def wait_ready(self, timeout_s=240.0, swap_kib=SWAP_WANTED_KIB):
+    def wait_ready(self, timeout_s=400.0, swap_kib=SWAP_WANTED_KIB):
         """Waits until everything runs and swap is in use; returns the last beat."""
         return beatdisk.wait_ready(list(self.beats.values()), timeout_s, swap_kib)
 
-    def ask(self, command, timeout_s=240.0):
+    def ask(self, command, timeout_s=400.0):
         """Gives the guest a command wherever it runs; see the tool `command` for the words."""
         return beatdisk.ask(list(self.beats.values()), command, timeout_s)
 

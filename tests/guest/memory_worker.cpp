@@ -79,7 +79,7 @@ class MemoryWorker {
   void one_step() {
     uint64_t number;
     if (++steps_ % 4 == 0) {
-      number = draw(std::max<uint64_t>(versions_.size() / 16, 1));
+      number = draw(std::max<uint64_t>(versions_.size() / 128, 1));
     } else {
       number = position_++;
       if (position_ == versions_.size()) {
