@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest of the migration scenarios: its volumes, its domain, its checks, and the observer outside."""
+
+import json
+import pathlib
+import shutil
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "guest"))
+import beatdisk  # noqa: E402
+import domain  # noqa: E402
+import guest_image  # noqa: E402
+from observer import Observer  # noqa: E402
+
+MIB = 1 << 20
+DATA_MIB, SWAP_MIB, MEMORY_MIB = 128, 256, 96
+VOLUMES = ("web1", "web1-swap")
+# What must be in swap before a migration begins: the guest really needs its swap disk then.
+SWAP_WANTED_MIB = 32
+
+
+class Wrong(AssertionError):
+    """Something that had to hold does not."""
+
+
+def need(condition, text):
+    if not condition:
+        raise Wrong(text)
+
+
+class Guest:
+    """`with Guest(lab) as guest:` runs it on host a; at the end everything of it is gone from both hosts."""
+
+    def __init__(self, lab, options=""):
+        self.lab, self.name, self.options = lab, "web1", options
+        self.beats = {name: str(host.dir / "beat.img") for name, host in lab.hosts.items()}
+
+    def __enter__(self):
+        lab = self.lab
+        image = guest_image.build(lab.info["tree"], lab.options.kernel)
+        for part in ("vmlinuz", "initrd"):
+            shutil.copy(image / part, lab.exchange / part)
+        self.tidy()
+        for name, size in zip(VOLUMES, (DATA_MIB, SWAP_MIB)):
+            lab.a.run(f"lvcreate -q -y -Wn -Zn -L {size}m -n {name} vg")
+        text = domain.domain_xml(self.name, "/exchange/vmlinuz", "/exchange/initrd", "/dev/vg/web1",
+                                 "/dev/vg/web1-swap", memory_mib=MEMORY_MIB, options=self.options)
+        lab.a.put("/run/web1.xml", text)
+        lab.a.run("virsh -q define /run/web1.xml && virsh -q start web1", timeout=180)
+        self.ready_beat = beatdisk.wait_ready(list(self.beats.values()), 240, SWAP_WANTED_MIB * 1024,
+                                              lambda: lab.a.alive())
+        lab.log(f"guest: runs on a, {self.swap_in_use_mib():.0f} MiB of swap in use")
+        return self
+
+    def __exit__(self, kind, *_rest):
+        if kind is None:
+            self.tidy()
+
+    def tidy(self):
+        """Takes guest, fences and volumes off both hosts."""
+        for host in self.lab.hosts.values():
+            host.run("virsh -q destroy web1; virsh -q undefine web1; "
+                     f"for v in {' '.join(VOLUMES)}; do test -e /dev/vg/$v || continue; "
+                     "migrate-ctl release /dev/vg/$v || migrate-ctl detach /dev/vg/$v; "
+                     "lvremove -q -y vg/$v; done; true", check=False)
+
+    # --- what it says of itself ---
+
+    def beat(self, host):
+        return beatdisk.read_beat(self.beats[host])
+
+    def swap_in_use_mib(self):
+        beats = [b for b in map(beatdisk.read_beat, self.beats.values()) if b]
+        return max(beats, key=lambda b: b["sequence"])["swap_used_kib"] / 1024
+
+    def verify(self):
+        """The guest reads back every record and every page. Raises unless all are right."""
+        answer = beatdisk.ask(list(self.beats.values()), "verify", 240)
+        need(answer["ok"], f"the guest found errors: {json.dumps(answer)}")
+        return answer
+
+    def observe(self):
+        return Observer(self.beats, self.lab.exchange / "observer.json")
+
+    # --- where it is ---
+
+    def runs_on(self, host):
+        state = self.lab.hosts[host].run(f"virsh domstate {self.name}", check=False)
+        return state.rc == 0 and state.out.strip() == "running"
+
+    def need_only_on(self, host):
+        other = "b" if host == "a" else "a"
+        need(self.runs_on(host), f"the guest does not run on {host}")
+        need(not self.runs_on(other), f"the guest runs on {other}, too")
+        seen = self.beat(host)
+        need(beatdisk.alive(self.beats[host], seen, 10), f"no sign of life on {host}")
+        there = self.beat(other)
+        if there:
+            need(not beatdisk.alive(self.beats[other], there, 0.3), f"signs of life on {other}")
+
+    # --- its volumes ---
+
+    def table(self, host, volume):
+        return self.lab.hosts[host].run(f"dmsetup table vg-{volume.replace('-', '--')}").out.strip()
+
+    def need_plain(self, host):
+        """No filter is left in the volumes and no device of ours besides them."""
+        for volume in VOLUMES:
+            table = self.table(host, volume)
+            need(all(line.split()[2] == "linear" for line in table.splitlines()),
+                 f"{volume} on {host} is not plain again: {table}")
+        self.need_no_leftovers(host)
+
+    def need_no_leftovers(self, host):
+        names = self.lab.hosts[host].run("dmsetup ls").out
+        need("-ferry" not in names, f"devices of a migration are left on {host}: {names}")
+
+    def need_fenced(self, host):
+        """Writing to the volumes fails, reading does not."""
+        for volume in VOLUMES:
+            path = f"/dev/vg/{volume}"
+            read = self.lab.hosts[host].run(f"dd if={path} of=/dev/null bs=4k count=1 iflag=direct", check=False)
+            need(read.rc == 0, f"{path} on {host} cannot be read: {read.err}")
+            write = self.lab.hosts[host].run(
+                f"dd if={path} of=/run/sector bs=4k count=1 iflag=direct && "
+                f"dd if=/run/sector of={path} bs=4k count=1 oflag=direct conv=notrunc", check=False)
+            need(write.rc != 0, f"{path} on {host} takes writes after the guest has left")
+
+    # --- moving it ---
+
+    def migrate(self, source, destination, options="", check=True, timeout=400):
+        """Runs migrate-ctl on `source`; returns (Run, job as a dict or None)."""
+        run = self.lab.hosts[source].run(f"migrate-ctl migrate web1 {destination} --json {options}",
+                                         check=False, timeout=timeout)
+        job = None
+        try:
+            job = json.loads(run.out) if run.out.strip() else None
+        except ValueError:
+            raise Wrong(f"migrate-ctl --json printed no JSON: {run.out}{run.err}") from None
+        if check:
+            need(run.rc == 0, f"migrate-ctl ended with {run.rc}: {run.err or run.out}")
+            need(job["state"] == "done", f"the job is {job['state']}: {job}")
+            need_equal_digests(job)
+        return run, job
+
+
+def need_equal_digests(job):
+    for disk in job["disks"]:
+        if disk["role"] != "scratch":
+            need(disk["digest_equal"] is True and disk["digest_source"] == disk["digest_destination"],
+                 f"digests of {disk['name']} differ: {disk}")

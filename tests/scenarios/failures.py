@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""This scenario shows that whatever goes wrong before the switchover leaves the guest running on a with all its
+checks green, the plain tables back on both hosts, nothing left behind, and the right message and exit status."""
+
+import json
+
+from _guest import DATA_MIB, MIB, SWAP_MIB, Guest, need
+
+TIMEOUT = 1500
+
+# Slow enough that a migration is still in its first round when something happens to it.
+SLOW = "--bandwidth 1MiB"
+
+
+def run(lab):
+    with Guest(lab) as guest:
+        for case in (unknown_vm, unknown_host, missing_volume, small_volume, busy_volume, wrong_key, daemon_down,
+                     abort_in_precopy, ctrl_c_in_precopy, link_cut_in_precopy, dry_run):
+            lab.log(f"--- {case.__name__}")
+            case(lab, guest)
+            guest.need_only_on("a")
+            guest.need_plain("a")
+            guest.need_no_leftovers("b")
+            guest.verify()
+
+
+def fails(guest, code, words, destination="b", options="", vm=None):
+    name = vm or "web1"
+    run = guest.lab.a.run(f"migrate-ctl migrate {name} {destination} {options}", check=False, timeout=120)
+    said = run.out + run.err
+    need(run.rc == code, f"exit status {run.rc} instead of {code}: {said}")
+    for word in words:
+        need(word in said, f"the message lacks \"{word}\": {said}")
+
+
+def no_volumes_on_b(guest):
+    left = guest.lab.b.run("lvs --noheadings -o lv_name vg").out.split()
+    need(left == [], f"volumes are left on b: {left}")
+
+
+def unknown_vm(_lab, guest):
+    fails(guest, 3, ["nosuch"], vm="nosuch")
+
+
+def unknown_host(_lab, guest):
+    fails(guest, 1, ["nowhere"], destination="nowhere", options="--create")
+
+
+def missing_volume(_lab, guest):
+    fails(guest, 3, ["/dev/vg/web1", "--create"])
+    no_volumes_on_b(guest)
+
+
+def small_volume(lab, guest):
+    lab.b.run(f"lvcreate -q -y -Wn -Zn -L {DATA_MIB - 4}m -n web1 vg; lvcreate -q -y -Wn -Zn -L {SWAP_MIB}m -n web1-swap vg")
+    fails(guest, 1, ["/dev/vg/web1", str((DATA_MIB - 4) * MIB), "lvextend"])
+    lab.b.run("lvremove -q -y vg/web1 vg/web1-swap")
+
+
+def busy_volume(lab, guest):
+    lab.b.run(f"lvcreate -q -y -Wn -Zn -L {DATA_MIB}m -n web1 vg; lvcreate -q -y -Wn -Zn -L {SWAP_MIB}m -n web1-swap vg")
+    lab.b.run("mke2fs -q /dev/vg/web1 && mount /dev/vg/web1 /mnt")
+    fails(guest, 4, ["/dev/vg/web1", "in use"])
+    lab.b.run("umount /mnt; lvremove -q -y vg/web1 vg/web1-swap")
+
+
+def wrong_key(lab, guest):
+    saved = lab.b.run("cd /etc/ferry/pki && mkdir /run/pki && cp -a . /run/pki && echo ok").out
+    need(saved.strip() == "ok", saved)
+    for name, content in lab.identity.foreign_pki("b", "10.77.0.2").items():
+        lab.b.put(f"/etc/ferry/pki/{name}", content, 0o600)
+    lab.b.run("systemctl restart ferryd")
+    fails(guest, 1, ["certificate"], options="--create")
+    lab.b.run("cp -a /run/pki/. /etc/ferry/pki/ && rm -r /run/pki && systemctl restart ferryd")
+    no_volumes_on_b(guest)
+
+
+def daemon_down(lab, guest):
+    lab.b.run("systemctl stop ferryd")
+    fails(guest, 1, ["ferryd"], options="--create")
+    lab.b.run("systemctl start ferryd")
+    lab.b.wait_for("test -S /run/ferry/ctl.sock", 30, "ferryd on b")
+
+
+def start_slow(lab):
+    """A migration that has copied something and still has much to do; returns (background command, job id)."""
+    command = lab.a.spawn(f"migrate-ctl migrate web1 b --create --json {SLOW}")
+
+    def copying():
+        need(command.poll() is None, f"the migration ended by itself: {command.out}")
+        answer = lab.a.run("migrate-ctl jobs --json", check=False)
+        jobs = json.loads(answer.out)["jobs"] if answer.rc == 0 else []
+        running = [j for j in jobs if j["state"] == "precopy" and j["progress"] > 0.01]
+        return running[0]["id"] if running else None
+
+    return command, lab.a.wait_for(copying, 60, "the first round to be under way")
+
+
+def need_end(lab, guest, command, code, state, timeout=90):
+    done = command.wait(timeout, check=False)
+    need(done.rc == code, f"exit status {done.rc} instead of {code}: {done.out}")
+    job = json.loads(lab.a.run("migrate-ctl jobs --json").out)["jobs"][-1]
+    need(job["state"] == state, f"the job is {job['state']} instead of {state}: {job}")
+    need(job["error"]["message"], "no message")
+    lab.b.wait_for("! dmsetup ls | grep -q -e -ferry && test -z \"$(lvs --noheadings vg)\"", 60,
+                   "b to have taken everything back")
+    no_volumes_on_b(guest)
+    return job
+
+
+def abort_in_precopy(lab, guest):
+    command, job = start_slow(lab)
+    lab.a.run(f"migrate-ctl abort {job}")
+    need_end(lab, guest, command, 1, "aborted")
+
+
+def ctrl_c_in_precopy(lab, guest):
+    command, _job = start_slow(lab)
+    lab.a.run("pkill -INT -x migrate-ctl")
+    need_end(lab, guest, command, 1, "aborted")
+
+
+def link_cut_in_precopy(lab, guest):
+    command, _job = start_slow(lab)
+    lab.cut_link()
+    try:
+        done = command.wait(90, check=False)
+        need(done.rc == 1, f"exit status {done.rc} instead of 1: {done.out}")
+        guest.need_plain("a")
+        lab.b.wait_for("! dmsetup ls | grep -q -e -ferry", 60, "b to have taken everything back")
+    finally:
+        lab.heal_link()
+    need_end(lab, guest, command, 1, "failed")
+    lab.a.wait_for("migrate-ctl doctor --peer b >/dev/null", 60, "the link to be up again")
+
+
+def dry_run(lab, guest):
+    run = lab.a.run("migrate-ctl migrate web1 b --create --dry-run --json")
+    plan = json.loads(run.out)
+    need({d["target"]: d["role"] for d in plan["disks"]} == {"vda": "data", "vdb": "swap", "vdc": "scratch"},
+         f"roles: {plan['disks']}")
+    need(all(d["method"] == "in-place" for d in plan["disks"] if d["role"] != "scratch"), str(plan["disks"]))
+    no_volumes_on_b(guest)
+    missing = lab.a.run("migrate-ctl migrate web1 b --dry-run", check=False)
+    need(missing.rc == 3, f"a dry run that would fail ended with {missing.rc}: {missing.out}{missing.err}")

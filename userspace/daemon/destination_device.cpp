@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/destination_device.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "mover/digest.h"
+
+namespace ferry::daemon {
+
+using T = migration::DestinationEventType;
+
+namespace {
+
+// Longest wait for the guest's own writes in flight while differing blocks are told apart.
+constexpr std::uint32_t kDrainTimeoutMs = 5'000;
+
+migration::DestinationEvent failed(Error error) { return {T::failed, std::move(error)}; }
+
+Error not_there(const DiskRequest& disk) {
+  return make_error(Errc::not_found, fmt::format("no volume {} for {}", disk.path, disk.target), 0,
+                    fmt::format("create it with {} bytes, or pass --create", disk.size_bytes));
+}
+
+// /dev/VG/LV → both names; nothing for other paths.
+std::optional<std::pair<std::string, std::string>> lv_of(const std::string& path) {
+  constexpr std::string_view kDev = "/dev/";
+  if (path.rfind(kDev, 0) != 0) return std::nullopt;
+  const auto slash = path.find('/', kDev.size());
+  if (slash == std::string::npos || path.find('/', slash + 1) != std::string::npos) return std::nullopt;
+  auto vg = path.substr(kDev.size(), slash - kDev.size());
+  if (vg == "mapper" || vg == "disk" || vg == "block") return std::nullopt;
+  return std::pair{vg, path.substr(slash + 1)};
+}
+
+Result<DiskReply> plan_disk(const DiskRequest& disk, bool create) {
+  DiskReply reply{disk.index, disk.path, "use"};
+  auto volume = volume::inspect(disk.path);
+  if (!volume) {
+    if (volume.error().code != Errc::not_found) return std::move(volume).error();
+    if (!create || disk.role == "scratch") return not_there(disk);
+    if (!lv_of(disk.path))
+      return make_error(Errc::not_found, "no volume " + disk.path + ", and only logical volumes can be created", 0,
+                        "create it by hand");
+    reply.action = "create";
+    return reply;
+  }
+  if (disk.role == "scratch") return reply;
+  if (volume->in_use)
+    return make_error(Errc::busy, "the volume " + disk.path + " is in use", 0,
+                      "find out who has it open (lsof, dmsetup info, virsh list --all)");
+  if (volume->size_bytes < disk.size_bytes)
+    return make_error(Errc::size_mismatch, fmt::format("the volume {} has {} bytes, the source's disk {}", disk.path,
+                                                       volume->size_bytes, disk.size_bytes),
+                      0, "extend it with lvextend, or remove it and pass --create");
+  if (volume->size_bytes > disk.size_bytes)
+    return make_error(Errc::size_mismatch, fmt::format("the volume {} has {} bytes, the source's disk only {}",
+                                                       disk.path, volume->size_bytes, disk.size_bytes),
+                      0, "both must have the same size: remove it and pass --create");
+  if (volume->logical_block_size > disk.logical_block_size)
+    return make_error(Errc::unsupported, fmt::format("the volume {} has blocks of {} bytes, the source's disk of {}",
+                                                     disk.path, volume->logical_block_size, disk.logical_block_size));
+  return reply;
+}
+
+}  // namespace
+
+Result<std::vector<DiskReply>> plan_destination(const PrepareRequest& request) {
+  std::vector<DiskReply> replies;
+  for (const auto& disk : request.disks) {
+    auto reply = plan_disk(disk, request.create);
+    if (!reply) return std::move(reply).error();
+    replies.push_back(std::move(*reply));
+  }
+  return replies;
+}
+
+DestinationDisks::DestinationDisks(PrepareRequest request, std::string state_dir, Post post)
+    : request_(std::move(request)), state_dir_(std::move(state_dir)), post_(std::move(post)) {}
+
+DestinationDisks::~DestinationDisks() { stop_streams(); }
+
+void DestinationDisks::prepare() {
+  worker_.post([this] {
+    if (auto done = prepare_all(); !done) {
+      if (auto undone = clean(false); !undone) spdlog::error("taking back: {}", undone.error().message());
+      return post_(failed(std::move(done).error()));
+    }
+    post_({T::prepared});
+  });
+}
+
+Status DestinationDisks::prepare_all() {
+  auto plan = plan_destination(request_);
+  if (!plan) return std::move(plan).error();
+  std::vector<mover::DiskTarget> targets;
+  items_.reserve(request_.disks.size());
+  for (std::size_t n = 0; n < request_.disks.size(); ++n) {
+    if (request_.disks[n].role == "scratch") continue;
+    auto& item = items_.emplace_back();
+    item.request = request_.disks[n];
+    FERRY_TRY(prepare_one(item, (*plan)[n]));
+  }
+  for (auto& item : items_)
+    targets.push_back({item.request.index, item.attachment->door_fd(), item.attachment->size_bytes(), &*item.hashes});
+  std::lock_guard lock(mutex_);
+  receiver_ = std::make_shared<mover::Receiver>(std::move(targets));
+  reply_ = std::move(*plan);
+  return ok_status();
+}
+
+Status DestinationDisks::prepare_one(Item& item, const DiskReply& plan) {
+  item.path = plan.path;
+  if (plan.action == "create") {
+    const auto lv = lv_of(item.path);
+    auto made = volume::create_lv(lv->first, lv->second, item.request.size_bytes);
+    if (!made) return std::move(made).error();
+    item.created = true;
+    if (made->size_bytes != item.request.size_bytes)
+      return make_error(Errc::size_mismatch,
+                        fmt::format("a logical volume of exactly {} bytes cannot be made in {} (it got {})",
+                                    item.request.size_bytes, lv->first, made->size_bytes),
+                        0, "give both volume groups the same extent size");
+  }
+  filter::AttachRequest request;
+  request.path = item.path;
+  request.mode = FERRY_MODE_GATE;
+  request.door_writable = true;
+  request.replace_fenced = true;
+  auto attached = filter::Attachment::attach(request);
+  if (!attached) return std::move(attached).error();
+  item.attachment.emplace(std::move(*attached));
+  const std::uint64_t block = std::uint64_t{1} << mover::kHashBlockShift;
+  auto hashes = mover::BlockHashes::create((item.request.size_bytes + block - 1) / block, mover::kHashBlockShift,
+                                           state_dir_);
+  if (!hashes) return std::move(hashes).error();
+  item.hashes.emplace(std::move(*hashes));
+  spdlog::info("{}: receiving, gate closed to the guest's writes", item.path);
+  return ok_status();
+}
+
+void DestinationDisks::close_gate() {
+  worker_.post([this] {
+    for (auto& item : items_)
+      if (auto closed = item.attachment->tracker().close_gate(); !closed)
+        spdlog::warn("{}: {}", item.path, closed.error().message());
+  });
+}
+
+void DestinationDisks::flush() {
+  worker_.post([this] {
+    std::shared_ptr<mover::Receiver> receiver;
+    {
+      std::lock_guard lock(mutex_);
+      receiver = receiver_;
+    }
+    if (auto done = receiver->flush(); !done) return post_(failed(std::move(done).error()));
+    post_({T::flushed});
+  });
+}
+
+void DestinationDisks::open_gate() {
+  worker_.post([this] {
+    for (auto& item : items_)
+      if (auto opened = item.attachment->tracker().open_gate(); !opened)
+        return post_(failed(std::move(opened).error()));
+    post_({T::opened});
+  });
+}
+
+void DestinationDisks::verify() {
+  worker_.post([this] {
+    std::vector<DiskDigest> digests;
+    for (auto& item : items_) {
+      auto digest = verify_one(item);
+      if (!digest) return post_(failed(std::move(digest).error()));
+      digests.push_back(std::move(*digest));
+    }
+    {
+      std::lock_guard lock(mutex_);
+      digests_ = std::move(digests);
+    }
+    post_({T::verified});
+  });
+}
+
+// The guest is running on the disk while it is read, so a block may rightly differ from what was received:
+// then the guest wrote it, and the filter has seen that.
+Result<DiskDigest> DestinationDisks::verify_one(Item& item) {
+  DiskDigest digest;
+  digest.index = item.request.index;
+  auto differing = mover::find_mismatches(item.attachment->door_fd(), item.attachment->size_bytes(), *item.hashes, {},
+                                          stop_.get_token());
+  if (!differing) return std::move(differing).error();
+  auto wrong = unexplained(item, *differing);
+  if (!wrong) return std::move(wrong).error();
+  digest.mismatches = *wrong;
+  digest.digest = item.hashes->digest().hex();
+  spdlog::info("{}: digest {}, {} blocks written by the guest since, {} wrong", item.path, digest.digest,
+               differing->size() - *wrong, *wrong);
+  return digest;
+}
+
+Result<std::uint64_t> DestinationDisks::unexplained(Item& item, const std::vector<std::uint64_t>& differing) {
+  if (differing.empty()) return 0;
+  auto& tracker = item.attachment->tracker();
+  // Called once per session, so the map need not be released for a further round.
+  // A write is marked when it completes. The freeze waits for those under way, for the blink of an eye.
+  FERRY_TRY(tracker.freeze(kDrainTimeoutMs, kDrainTimeoutMs));
+  auto map = tracker.swap();
+  auto thawed = tracker.thaw();
+  if (!map) return std::move(map).error();
+  if (!thawed) return std::move(thawed).error();
+  const auto shift = map->block_shift() - mover::kHashBlockShift;
+  std::uint64_t wrong = 0;
+  for (const auto block : differing)
+    if (!map->test(block >> shift)) ++wrong;
+  return wrong;
+}
+
+void DestinationDisks::finish() {
+  worker_.post([this] {
+    if (auto done = clean(true); !done) return post_(failed(std::move(done).error()));
+    post_({T::cleaned});
+  });
+}
+
+void DestinationDisks::discard() {
+  worker_.post([this] {
+    if (auto done = clean(false); !done) return post_(failed(std::move(done).error()));
+    post_({T::cleaned});
+  });
+}
+
+Status DestinationDisks::clean(bool keep) {
+  stop_streams();
+  std::optional<Error> first;
+  auto note = [&first](const Item& item, Error error) {
+    spdlog::error("{}: {}", item.path, error.message());
+    if (!first) first = std::move(error);
+  };
+  for (auto& item : items_) {
+    if (item.attachment) {
+      if (auto done = item.attachment->detach(); !done) {
+        note(item, std::move(done).error());
+        continue;  // a volume that still has the filter must not be removed
+      }
+    }
+    item.attachment.reset();
+    if (keep || !item.created) continue;
+    if (auto removed = volume::remove_lv(item.path); !removed)
+      note(item, std::move(removed).error());
+    else
+      item.created = false;
+  }
+  if (first) return *first;
+  return ok_status();
+}
+
+Status DestinationDisks::serve(wire::Channel& stream) {
+  std::shared_ptr<mover::Receiver> receiver;
+  std::stop_token token;
+  {
+    std::lock_guard lock(mutex_);
+    receiver = receiver_;
+    token = stop_.get_token();
+  }
+  if (!receiver) return make_error(Errc::protocol, "a data stream came before the volumes were prepared");
+  return receiver->serve(stream, token);
+}
+
+void DestinationDisks::stop_streams() {
+  std::shared_ptr<mover::Receiver> receiver;
+  {
+    std::lock_guard lock(mutex_);
+    stop_.request_stop();
+    receiver = std::exchange(receiver_, nullptr);
+  }
+  if (receiver) receiver->wait_idle();  // the doors are closed next: nobody may be writing through them
+}
+
+std::vector<DiskReply> DestinationDisks::reply() const {
+  std::lock_guard lock(mutex_);
+  return reply_;
+}
+
+std::vector<DiskDigest> DestinationDisks::digests() const {
+  std::lock_guard lock(mutex_);
+  return digests_;
+}
+
+std::uint64_t DestinationDisks::received_bytes() const {
+  std::lock_guard lock(mutex_);
+  return receiver_ ? receiver_->received_bytes() : 0;
+}
+
+}  // namespace ferry::daemon

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// DestinationDisks: the volumes that take a VM's disks in. Prepares or creates them, keeps the guest away
+// with the gate, receives, verifies, and takes back everything if the migration is called off.
+// Implements the brain's DestinationDevice on a worker thread; answers go to `post`.
+// Thread-safety: the port's methods from the control loop; serve() and the getters from any thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "daemon/control_loop.h"
+#include "daemon/messages.h"
+#include "filter/attachment.h"
+#include "migration/destination.h"
+#include "mover/block_hashes.h"
+#include "mover/receiver.h"
+#include "volume/volume.h"
+
+namespace ferry::daemon {
+
+// What would be done with each disk; an error when one cannot be taken in. Changes nothing.
+Result<std::vector<DiskReply>> plan_destination(const PrepareRequest& request);
+
+class DestinationDisks : public migration::DestinationDevice {
+ public:
+  using Post = std::function<void(migration::DestinationEvent)>;
+
+  DestinationDisks(PrepareRequest request, std::string state_dir, Post post);
+  ~DestinationDisks() override;
+
+  void prepare() override;
+  void close_gate() override;
+  void flush() override;
+  void open_gate() override;
+  void verify() override;
+  void finish() override;
+  void discard() override;
+
+  // Takes one data stream until it ends; in the stream's own thread. Only once prepared.
+  Status serve(wire::Channel& stream);
+  // Makes serve() return and lets no other begin.
+  void stop_streams();
+
+  std::vector<DiskReply> reply() const;           // valid once prepared
+  std::vector<DiskDigest> digests() const;        // valid once verified
+  std::uint64_t received_bytes() const;
+
+ private:
+  struct Item {
+    DiskRequest request;
+    std::string path;
+    bool created = false;
+    std::optional<filter::Attachment> attachment;
+    std::optional<mover::BlockHashes> hashes;
+  };
+
+  Status prepare_all();
+  Status prepare_one(Item& item, const DiskReply& plan);
+  Status clean(bool keep);
+  Result<DiskDigest> verify_one(Item& item);
+  Result<std::uint64_t> unexplained(Item& item, const std::vector<std::uint64_t>& differing);
+
+  PrepareRequest request_;
+  std::string state_dir_;
+  Post post_;
+  std::vector<Item> items_;                   // changed by the worker only
+  mutable std::mutex mutex_;                  // guards what follows
+  std::shared_ptr<mover::Receiver> receiver_;
+  std::vector<DiskReply> reply_;
+  std::vector<DiskDigest> digests_;
+  std::stop_source stop_;
+  Worker worker_;
+};
+
+}  // namespace ferry::daemon

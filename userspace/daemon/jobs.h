@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Jobs: every migration this daemon takes part in, running or ended, by id.
+// Thread-safety: all methods from any thread.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "api/api_types.h"
+#include "daemon/incoming_job.h"
+#include "daemon/outgoing_job.h"
+
+namespace ferry::daemon {
+
+class Jobs {
+ public:
+  // Ended jobs are remembered up to this number, the oldest go first.
+  static constexpr std::size_t kMaxEnded = 100;
+
+  // One job per VM at a time: Errc::busy when it already moves.
+  Status add(std::shared_ptr<OutgoingJob> job);
+  Status add(std::shared_ptr<IncomingJob> job);
+  std::shared_ptr<OutgoingJob> outgoing(const std::string& id) const;
+  std::shared_ptr<IncomingJob> incoming(const std::string& id) const;
+  std::vector<api::JobStatus> all() const;
+  Result<api::JobStatus> find(const std::string& id_or_vm) const;
+  // Aborts every outgoing job and waits for it. Incoming ones end with their connections.
+  void stop_outgoing();
+
+ private:
+  void forget_old();
+  bool moves(const std::string& vm) const;
+
+  mutable std::mutex mutex_;
+  std::vector<std::shared_ptr<OutgoingJob>> outgoing_;
+  std::vector<std::shared_ptr<IncomingJob>> incoming_;
+};
+
+}  // namespace ferry::daemon

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/messages.h"
+
+#include <gtest/gtest.h>
+
+namespace ferry::daemon {
+namespace {
+
+PrepareRequest sample() {
+  PrepareRequest request;
+  request.vm = "web1";
+  request.create = true;
+  request.streams = 4;
+  request.disks.push_back({0, "vda", "/dev/vg/web1", "data", 1 << 30, 512});
+  request.disks.push_back({1, "vdb", "/dev/vg/web1-swap", "swap", 1 << 28, 4096});
+  return request;
+}
+
+TEST(Messages, PrepareSurvivesTheJourney) {
+  auto back = prepare_request_from(to_json(sample()));
+  ASSERT_TRUE(back.ok()) << back.error().message();
+  EXPECT_EQ(back->vm, "web1");
+  EXPECT_TRUE(back->create);
+  ASSERT_EQ(back->disks.size(), 2u);
+  EXPECT_EQ(back->disks[1].path, "/dev/vg/web1-swap");
+  EXPECT_EQ(back->disks[1].size_bytes, 1u << 28);
+  EXPECT_EQ(back->disks[1].logical_block_size, 4096u);
+}
+
+TEST(Messages, ErrorsSurviveTheJourneyAndStandInForAnswers) {
+  const auto error = make_error(Errc::busy, "the volume is in use", EBUSY, "look who has it");
+  auto reply = prepare_reply_from(to_json(error));
+  ASSERT_FALSE(reply.ok());
+  EXPECT_EQ(reply.error().code, Errc::busy);
+  EXPECT_EQ(reply.error().what, error.what);
+  EXPECT_EQ(reply.error().sys, EBUSY);
+  EXPECT_EQ(reply.error().hint, error.hint);
+}
+
+// Whatever field a peer spoils, the answer is an error and not a crash or a guess.
+TEST(Messages, EverySpoiltFieldIsRefused) {
+  const Json good = to_json(sample());
+  const Json spoilers[] = {nullptr, -1, 1.5, "x", Json::array(), Json::object(), std::string(5000, 'x'),
+                           std::uint64_t{1} << 63};
+  for (const auto& [key, value] : good.items()) {
+    Json without = good;
+    without.erase(key);
+    EXPECT_FALSE(prepare_request_from(without).ok()) << "without " << key;
+    for (const auto& spoiler : spoilers) {
+      if (spoiler.type() == value.type() && !(spoiler.is_string() && spoiler.get<std::string>().size() > 4096)) continue;
+      Json spoilt = good;
+      spoilt[key] = spoiler;
+      EXPECT_FALSE(prepare_request_from(spoilt).ok()) << key << " = " << spoiler.dump().substr(0, 20);
+    }
+  }
+  for (const auto& [key, value] : good["disks"][0].items()) {
+    Json without = good;
+    without["disks"][0].erase(key);
+    EXPECT_FALSE(prepare_request_from(without).ok()) << "disk without " << key;
+    Json spoilt = good;
+    spoilt["disks"][0][key] = nullptr;
+    EXPECT_FALSE(prepare_request_from(spoilt).ok()) << "disk with spoilt " << key;
+  }
+}
+
+TEST(Messages, LimitsHold) {
+  auto many = sample();
+  for (std::uint32_t n = 2; n <= kMaxDisks; ++n) many.disks.push_back({n, "vdx", "/dev/x", "data", 4096, 512});
+  EXPECT_FALSE(prepare_request_from(to_json(many)).ok());
+  many.disks.pop_back();
+  EXPECT_TRUE(prepare_request_from(to_json(many)).ok());
+
+  auto relative = sample();
+  relative.disks[0].path = "etc/passwd";
+  EXPECT_FALSE(prepare_request_from(to_json(relative)).ok());
+  auto twice = sample();
+  twice.disks[1].index = 0;
+  EXPECT_FALSE(prepare_request_from(to_json(twice)).ok());
+  auto streams = sample();
+  streams.streams = 17;
+  EXPECT_FALSE(prepare_request_from(to_json(streams)).ok());
+}
+
+TEST(Messages, HelloNamesItsPurpose) {
+  for (auto purpose : {Purpose::control, Purpose::data, Purpose::libvirt, Purpose::probe}) {
+    Hello hello;
+    hello.version = "1";
+    hello.host = "a";
+    hello.purpose = purpose;
+    hello.session = "s";
+    auto back = hello_from(to_json(hello));
+    ASSERT_TRUE(back.ok());
+    EXPECT_EQ(back->purpose, purpose);
+  }
+  Json odd = to_json(Hello{});
+  odd["purpose"] = "shell";
+  EXPECT_FALSE(hello_from(odd).ok());
+  EXPECT_FALSE(hello_from(Json::array()).ok());
+  EXPECT_FALSE(hello_from(plain_message("welcome")).ok());
+}
+
+TEST(Messages, DigestsSurviveTheJourney) {
+  auto back = digests_from(to_json(std::vector<DiskDigest>{{0, "abc", 0}, {1, "def", 7}}));
+  ASSERT_TRUE(back.ok());
+  EXPECT_EQ((*back)[1].digest, "def");
+  EXPECT_EQ((*back)[1].mismatches, 7u);
+}
+
+}  // namespace
+}  // namespace ferry::daemon

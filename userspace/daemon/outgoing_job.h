@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// OutgoingJob: the source's end of one migration: the machine, its disks, the peer and the hypervisor.
+// Ownership: kept by the Jobs registry; may be destroyed only when ended().
+// Thread-safety: status(), ended(), abort() from any thread.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "api/api_types.h"
+#include "daemon/config.h"
+#include "daemon/control_loop.h"
+#include "daemon/peer_link.h"
+#include "daemon/source_device.h"
+#include "daemon/source_hypervisor.h"
+
+namespace ferry::daemon {
+
+// What a start request means on this host: the VM and its disks, found and judged.
+struct MigrationPlan {
+  api::StartRequest request;
+  hypervisor::DomainInfo domain;
+  std::vector<SourceDisk> disks;
+  PrepareRequest prepare;
+};
+// Errors: not_found (VM, volume), unsupported (a disk that cannot be moved), usage (roles of unknown disks).
+Result<MigrationPlan> make_plan(const Config& config, hypervisor::Libvirt& libvirt, const api::StartRequest& request);
+
+class OutgoingJob {
+ public:
+  OutgoingJob(const Config& config, ControlLoop& loop, std::string id, MigrationPlan plan,
+              std::function<void(const api::JobStatus&)> changed);
+  ~OutgoingJob();
+
+  void start();
+  void abort();
+  bool ended() const { return ended_; }
+  void wait_ended();
+  const std::string& id() const { return id_; }
+  api::JobStatus status() const;
+  const std::vector<SourceDisk>& disks() const { return plan_.disks; }
+
+ private:
+  void post(migration::SourceEvent event);
+  void tick();
+  void refresh();
+  void fill_copy(api::JobStatus& s);
+  void fill_times(api::JobStatus& s) const;
+  bool digests_equal() const;
+
+  const Config& config_;
+  ControlLoop& loop_;
+  const std::string id_;
+  const MigrationPlan plan_;
+  std::function<void(const api::JobStatus&)> changed_;
+  SourceSession session_;
+  SourceDisks disks_;
+  SourceHypervisor hypervisor_;
+  struct SteadyClock : migration::Clock {
+    migration::TimePoint now() const override { return std::chrono::steady_clock::now(); }
+  } clock_;
+  migration::Source machine_;
+  std::atomic<bool> ended_{false};
+  mutable std::mutex mutex_;  // guards status_
+  std::condition_variable ended_changed_;
+  api::JobStatus status_;
+};
+
+}  // namespace ferry::daemon

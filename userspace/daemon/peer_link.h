@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// SourceSession: the source's control connection to the peer's daemon. Implements the brain's PeerLink; a
+// reader thread turns the peer's messages into events. Also opens the session's other connections.
+// Thread-safety: the port's methods from the control loop; open_* from any thread.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "daemon/config.h"
+#include "daemon/control_loop.h"
+#include "daemon/messages.h"
+#include "migration/source.h"
+#include "wire/channel.h"
+
+namespace ferry::daemon {
+
+// Connects and exchanges hello and welcome. The error tells a peer that does not answer from one that
+// refuses us.
+Result<std::unique_ptr<wire::Channel>> open_connection(const Config& config, const api::HostPort& peer,
+                                                       Purpose purpose, const std::string& session,
+                                                       Welcome* welcome = nullptr);
+
+class SourceSession : public migration::PeerLink {
+ public:
+  using Post = std::function<void(migration::SourceEvent)>;
+
+  SourceSession(const Config& config, api::HostPort peer, std::string session, PrepareRequest request, Post post);
+  ~SourceSession() override;
+
+  void connect() override;
+  void prepare() override;
+  void close_gate() override;
+  void ask_ready() override;
+  void grant() override;
+  void ask_digests() override;
+  void finish() override;
+  void abort() override;
+
+  // Data streams for the Sender, as many as asked for in the request.
+  Result<std::vector<std::unique_ptr<wire::Channel>>> open_streams();
+  Result<std::unique_ptr<wire::Channel>> open_libvirt();
+
+  // Valid once peer_prepared, respectively peer_digests, was posted.
+  PrepareReply reply() const;
+  std::vector<DiskDigest> digests() const;
+
+ private:
+  void read_loop();
+  void send(const Json& message);
+
+  const Config& config_;
+  api::HostPort peer_;
+  std::string session_;
+  PrepareRequest request_;
+  Post post_;
+  std::unique_ptr<wire::Channel> channel_;
+  mutable std::mutex mutex_;  // guards reply_, digests_, closing_
+  PrepareReply reply_;
+  std::vector<DiskDigest> digests_;
+  bool closing_ = false;      // we ended it ourselves: its end is no link loss
+  // Which of our questions an "error" message answers.
+  std::atomic<migration::SourceEventType> due_{migration::SourceEventType::peer_prepared};
+  std::thread reader_;
+  Worker worker_;             // connect and sends: they may block
+};
+
+}  // namespace ferry::daemon

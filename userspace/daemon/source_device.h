@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// SourceDisks: the source's disks of one VM: puts the filter in, copies rounds, freezes, fences, digests.
+// Implements the brain's SourceDevice with a worker thread of its own; answers go to `post`.
+// Thread-safety: the port's methods from the control loop; progress() from any thread.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "base/token_bucket.h"
+#include "daemon/control_loop.h"
+#include "filter/attachment.h"
+#include "migration/source.h"
+#include "mover/sender.h"
+#include "volume/volume.h"
+
+namespace ferry::daemon {
+
+struct SourceDisk {
+  std::uint32_t index = 0;       // in the session
+  std::string target;            // vda
+  std::string path;
+  volume::Role role = volume::Role::data;
+  std::uint64_t size_bytes = 0;
+  std::uint32_t logical_block_size = 512;
+};
+
+struct RoundRecord {
+  unsigned n = 0;
+  std::uint64_t covered_bytes = 0;   // of the disks, zeroes included
+  std::uint64_t wire_bytes = 0;      // sent over the link
+  std::uint64_t took_ms = 0;
+};
+
+// A snapshot for the job's status.
+struct CopyProgress {
+  unsigned round = 0;
+  std::uint64_t round_total_bytes = 0, round_done_bytes = 0;
+  std::uint64_t wire_bytes = 0;                 // over all rounds
+  double rate_bytes_per_s = 0;                  // of the running round
+  std::vector<std::uint64_t> disk_sent_bytes;   // by SourceDisk position
+  std::vector<std::uint64_t> disk_dirty_bytes;
+  std::vector<std::string> digests;
+  std::vector<RoundRecord> rounds;
+};
+
+class SourceDisks : public migration::SourceDevice {
+ public:
+  using Post = std::function<void(migration::SourceEvent)>;
+  // Opens the data streams once the peer is prepared.
+  using OpenStreams = std::function<Result<std::vector<std::unique_ptr<wire::Channel>>>()>;
+
+  SourceDisks(std::vector<SourceDisk> disks, std::uint64_t bandwidth_bytes_per_s, OpenStreams open_streams,
+              Post post);
+  ~SourceDisks() override;
+
+  void attach() override;
+  void copy_round(migration::RoundKind kind) override;
+  void stop_copy() override;
+  void freeze() override;
+  void thaw() override;
+  void fence() override;
+  void digest() override;
+  void detach() override;
+  void leave_fenced() override;
+
+  CopyProgress progress() const;
+  const std::vector<SourceDisk>& disks() const { return disks_; }
+
+ private:
+  struct Item {
+    const SourceDisk* disk;
+    std::optional<filter::Attachment> attachment;
+    bool fenced = false;
+  };
+  class RoundExtents;
+
+  Status attach_all();
+  Status detach_all();
+  Result<migration::RoundReport> run_round(migration::RoundKind kind);
+  Result<std::uint64_t> dirty_bytes();
+  void note_progress(const mover::CopyStats& stats, std::chrono::steady_clock::time_point began);
+  Status thaw_all();
+
+  std::vector<SourceDisk> disks_;
+  TokenBucket limit_;
+  OpenStreams open_streams_;
+  Post post_;
+  std::vector<Item> items_;
+  std::unique_ptr<mover::Sender> sender_;
+  std::stop_source stop_;
+  mutable std::mutex mutex_;  // guards progress_
+  CopyProgress progress_;
+  std::uint64_t wire_before_round_ = 0;
+  Worker worker_;             // last: its thread uses everything above
+};
+
+}  // namespace ferry::daemon

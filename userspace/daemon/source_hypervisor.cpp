@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/source_hypervisor.h"
+
+#include "base/log.h"
+#include "daemon/channel_pipe.h"
+
+namespace ferry::daemon {
+
+using migration::failure_of;
+using T = migration::SourceEventType;
+
+SourceHypervisor::SourceHypervisor(const Config& config, SourceSession& session, std::string peer_host,
+                                   GuestMigration migration, Post post)
+    : config_(config), session_(session), peer_host_(std::move(peer_host)), migration_(std::move(migration)),
+      post_(std::move(post)) {}
+
+SourceHypervisor::~SourceHypervisor() = default;
+
+void SourceHypervisor::start() {
+  {
+    std::lock_guard lock(mutex_);
+    running_ = true;
+  }
+  migration_worker_.post([this] {
+    auto ended = run();
+    {
+      std::lock_guard lock(mutex_);
+      running_ = false;
+    }
+    migration::SourceEvent done{T::hypervisor_done};
+    if (!ended) done.error = std::move(ended).error();
+    post_(std::move(done));
+  });
+}
+
+std::shared_ptr<hypervisor::Libvirt> SourceHypervisor::libvirt() {
+  std::lock_guard lock(mutex_);
+  return libvirt_;
+}
+
+std::shared_ptr<hypervisor::FinishGate> SourceHypervisor::gate() {
+  std::lock_guard lock(mutex_);
+  return gate_;
+}
+
+Status SourceHypervisor::run() {
+  // A connection of the job's own: its events end with it.
+  auto connection = hypervisor::Libvirt::connect(config_.libvirt_uri);
+  if (!connection) return std::move(connection).error();
+  std::shared_ptr<hypervisor::Libvirt> libvirt = std::move(*connection);
+  FERRY_TRY(libvirt->on_lifecycle([this](const std::string& vm, hypervisor::LifecycleEvent event) {
+    if (vm == migration_.vm && event == hypervisor::LifecycleEvent::paused_for_migration) post_({T::guest_paused});
+  }));
+  hypervisor::FinishCallbacks callbacks;
+  callbacks.on_finish_seen = [this] { post_({T::finish_seen}); };
+  callbacks.on_finish_cancelled = [this] { post_({T::finish_cancelled}); };
+  auto open_pipe = [this]() -> Result<std::unique_ptr<hypervisor::BytePipe>> {
+    auto channel = session_.open_libvirt();
+    if (!channel) return std::move(channel).error();
+    return std::unique_ptr<hypervisor::BytePipe>(std::make_unique<ChannelPipe>(std::move(*channel)));
+  };
+  auto gate = hypervisor::FinishGate::start(config_.run_dir, migration_.session, open_pipe, callbacks);
+  if (!gate) return std::move(gate).error();
+  std::shared_ptr<hypervisor::FinishGate> finish_gate = std::move(*gate);
+  {
+    std::lock_guard lock(mutex_);
+    if (called_off_) return make_error(Errc::aborted, "the migration was called off before libvirt began it");
+    libvirt_ = libvirt;
+    gate_ = finish_gate;
+  }
+  hypervisor::MigrateRequest request;
+  request.vm = migration_.vm;
+  request.destination_uri = finish_gate->uri();
+  const auto reply = session_.reply();
+  const auto& address = reply.memory_address.empty() ? peer_host_ : reply.memory_address;
+  request.memory_uri = "tcp://" + (address.find(':') != std::string::npos ? "[" + address + "]" : address);
+  request.max_downtime_ms = static_cast<std::uint32_t>(migration_.max_downtime_ms);
+  request.bandwidth_mib_s = migration_.bandwidth_bytes_per_s >> 20;
+  request.undefine_source = true;
+  auto ended = libvirt->migrate(request);
+  {
+    std::lock_guard lock(mutex_);
+    libvirt_.reset();
+    gate_.reset();
+  }
+  finish_gate->stop();
+  return ended;
+}
+
+void SourceHypervisor::abort() {
+  control_worker_.post([this] {
+    {
+      std::lock_guard lock(mutex_);
+      called_off_ = true;
+    }
+    auto connection = libvirt();
+    if (!connection) return;  // it has not begun and will not, or it is over
+    // A job that is not there yet cannot be aborted: its Finish is turned away when it comes.
+    if (auto finish = gate()) (void)finish->refuse_finish();
+    if (auto done = connection->abort_migration(migration_.vm); !done)
+      spdlog::info("{}: {}", migration_.session, done.error().message());
+  });
+}
+
+void SourceHypervisor::release_finish() {
+  control_worker_.post([this] {
+    auto finish = gate();
+    if (!finish) return;  // libvirt has given up meanwhile and says so
+    if (auto released = finish->release_finish(); !released)
+      spdlog::error("{}: {}", migration_.session, released.error().message());
+  });
+}
+
+void SourceHypervisor::refuse_finish() {
+  control_worker_.post([this] {
+    if (auto finish = gate()) (void)finish->refuse_finish();
+  });
+}
+
+// Asking libvirt may take its time, so it is done aside; the caller gets the last answer.
+hypervisor::MemoryProgress SourceHypervisor::memory() {
+  std::lock_guard lock(mutex_);
+  if (running_ && !std::exchange(asking_, true)) {
+    poll_worker_.post([this] {
+      auto connection = libvirt();
+      std::optional<hypervisor::MemoryProgress> progress;
+      if (connection)
+        if (auto answer = connection->memory_progress(migration_.vm)) progress = *answer;
+      std::lock_guard answer_lock(mutex_);
+      if (progress && progress->active) last_memory_ = *progress;
+      asking_ = false;
+    });
+  }
+  return last_memory_;
+}
+
+}  // namespace ferry::daemon

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// SourceHypervisor: drives the hypervisor's own live migration for one job: libvirt's call on a thread of
+// its own, the Finish gate between it and the destination's libvirt. Implements the brain's Hypervisor.
+// Thread-safety: the port's methods from the control loop; memory() from any thread.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "daemon/config.h"
+#include "daemon/control_loop.h"
+#include "daemon/peer_link.h"
+#include "hypervisor/finish_gate.h"
+#include "hypervisor/libvirt.h"
+#include "migration/source.h"
+
+namespace ferry::daemon {
+
+struct GuestMigration {
+  std::string vm;
+  std::string session;
+  std::uint64_t max_downtime_ms = 300;
+  std::uint64_t bandwidth_bytes_per_s = 0;
+};
+
+class SourceHypervisor : public migration::Hypervisor {
+ public:
+  using Post = std::function<void(migration::SourceEvent)>;
+
+  SourceHypervisor(const Config& config, SourceSession& session, std::string peer_host, GuestMigration migration,
+                   Post post);
+  ~SourceHypervisor() override;
+
+  void start() override;
+  void abort() override;
+  void release_finish() override;
+  void refuse_finish() override;
+
+  // The hypervisor's own count; all zero while it does not run.
+  hypervisor::MemoryProgress memory();
+
+ private:
+  Status run();
+  std::shared_ptr<hypervisor::Libvirt> libvirt();
+  std::shared_ptr<hypervisor::FinishGate> gate();
+
+  const Config& config_;
+  SourceSession& session_;
+  std::string peer_host_;
+  GuestMigration migration_;
+  Post post_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<hypervisor::Libvirt> libvirt_;  // while a migration runs
+  std::shared_ptr<hypervisor::FinishGate> gate_;
+  bool called_off_ = false;
+  bool running_ = false;
+  bool asking_ = false;
+  hypervisor::MemoryProgress last_memory_{};
+  Worker migration_worker_;  // libvirt's migrate call sits here
+  Worker control_worker_;    // abort and Finish while it does
+  Worker poll_worker_;       // its progress meanwhile
+};
+
+}  // namespace ferry::daemon
