@@ -129,7 +129,7 @@ class Host:
         except (OSError, ValueError):
             return False
 
-    def wait_ready(self, timeout: float = 240) -> float:
+    def wait_ready(self, timeout: float = 600) -> float:
         """Waits until ssh, libvirtd and the volume group are there. Returns the host's uptime."""
         deadline = time.monotonic() + timeout
         while True:

@@ -7,7 +7,8 @@ import pathlib
 
 from .cpio import Archive
 
-_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "9pnet_virtio", "9p", "overlay")
+_MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "9pnet_virtio", "9p",
+            "crc32c_generic", "ext4", "overlay")
 
 _INIT = r"""#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tree /stage /ov /new
@@ -18,15 +19,20 @@ mount -t devtmpfs dev /dev
 exec >/dev/console 2>&1
 for module in $(cat /modules/order); do insmod /modules/$module || echo "ferry-lab: $module failed"; done
 . /lab.env
-share="version=9p2000.L,trans=virtio,msize=1048576"
-mount -t 9p -o ro,cache=loose,$share tree /tree || echo "ferry-lab: no tree"
-mount -t 9p -o ro,cache=loose,$share stage /stage || echo "ferry-lab: no stage"
+attach() {
+    for disk in /sys/block/vd*; do
+        [ "$(cat $disk/serial)" = "lab-$1" ] && mount -t ext4 -o ro /dev/${disk##*/} /$1 && return
+    done
+    echo "ferry-lab: no disk lab-$1"
+}
+attach tree
+attach stage
 mount -t tmpfs -o size=75%,mode=0755 ov /ov
 mkdir /ov/upper /ov/work
 cp -a /layer/. /ov/upper/
 mount -t overlay -o lowerdir=/stage:/tree,upperdir=/ov/upper,workdir=/ov/work host /new ||
     { echo "ferry-lab: no root; this shell is all there is"; exec sh; }
-mount -t 9p -o rw,cache=none,$share exchange /new/exchange
+mount -t 9p -o rw,cache=none,version=9p2000.L,trans=virtio,msize=262144 exchange /new/exchange
 ip link set lo up
 for net in /sys/class/net/*; do
     case $(cat $net/address) in

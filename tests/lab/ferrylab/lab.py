@@ -204,6 +204,7 @@ class Lab:
         stage = self.dir / "stage"
         _copy_stage(stage_dir(), stage)
         self._build_ymm_probe(stage)
+        tree.make_image(stage, self.dir / "stage.img")
         self.exchange = self.dir / "exchange"
         self.exchange.mkdir()
         keys = identity.Identity(self.dir / "keys", HOSTS)
@@ -215,8 +216,8 @@ class Lab:
             env = {"LAB_USER_MAC": _mac(name, 0), "LAB_LINK_MAC": _mac(name, 1),
                    "LAB_LINK_ADDRESS": HOSTS[name]}
             (directory / "initrd").write_bytes(
-                common + layer.build(name, HOSTS, keys, stage, env, self._capabilities()))
-            config = {"address": HOSTS[name], "port": _free_port(), "key": str(keys.key_file),
+                common + layer.build(name, HOSTS, keys, root, stage, env, self._capabilities()))
+            config = {"address": HOSTS[name], "tree": str(root), "port": _free_port(), "key": str(keys.key_file),
                       "known_hosts": str(keys.known_hosts),
                       "time_limit_s": self.options.time_limit_s}
             config["argv"] = self._qemu_argv(name, directory, config["port"])
@@ -226,7 +227,7 @@ class Lab:
         quiet = ("console=ttyS0 loglevel=5 mitigations=off net.ifnames=0 audit=0 panic=-1 "
                  # The emulated clock of a starved vCPU must not look like a kernel fault.
                  "watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=180 "
-                 "systemd.show_status=0 systemd.log_target=journal")
+                 "systemd.show_status=0 systemd.unit=lab.target idle=halt")
         cpu = (["-accel", "kvm", "-cpu", "host"] if self.accel == "kvm"
                else ["-accel", "tcg,thread=multi", "-cpu", "max"])
         argv = ["qemu-system-x86_64", "-name", f"ferry-{name}", "-M", "pc", *cpu,
@@ -246,11 +247,13 @@ class Lab:
             argv += ["-netdev", f"stream,id=link,server={side},addr.type=unix,"
                                 f"addr.path={self.dir}/link.sock",
                      "-device", f"virtio-net-pci,id=eth1,netdev=link,mac={_mac(name, 1)},romfile="]
-        for tag, path, mode in (("tree", self.info["tree"], ",readonly=on"),
-                                ("stage", self.dir / "stage", ",readonly=on"),
-                                ("exchange", self.exchange, "")):
-            argv += ["-virtfs", f"local,path={path},mount_tag={tag},security_model=none,"
-                                f"multidevs=remap{mode}"]
+        argv += ["-virtfs", f"local,path={self.exchange},mount_tag=exchange,security_model=none,"
+                            "multidevs=remap"]
+        for serial, image in (("lab-tree", self.info["image"]),
+                              ("lab-stage", self.dir / "stage.img")):
+            argv += ["-drive", f"if=none,id={serial},file={image},format=raw,readonly=on,"
+                               "file.locking=off",
+                     "-device", f"virtio-blk-pci,drive={serial},serial={serial}"]
         disks = (("pv", _PV_BYTES), ("beat", _MIB)) + tuple(self.options.scratch)
         for serial, size in disks:
             image = directory / f"{serial}.img"
@@ -294,8 +297,7 @@ class Lab:
 
 
 def _copy_stage(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copies the install tree. The copy is needed: 9p caches, and would serve stale contents of
-    files rewritten under it. Top directories that are links in Debian go to where they point."""
+    """Copies the install tree. Top directories that are links in Debian go to where they point."""
     target.mkdir()
     if not source.is_dir():
         return

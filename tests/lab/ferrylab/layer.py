@@ -7,25 +7,27 @@ import pathlib
 from .cpio import Archive
 from .identity import Identity
 
-# Units that only cost boot time here.
+# Parts of a usual boot that cost seconds under emulation and give nothing to these hosts. What
+# they would have prepared and is needed, _SETUP does.
 MASKED = """
-    apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer
-    e2scrub_reap.service fstrim.timer logrotate.timer man-db.timer systemd-tmpfiles-clean.timer
-    getty@tty1.service getty.target serial-getty@ttyS0.service systemd-timesyncd.service
-    systemd-networkd-wait-online.service systemd-update-utmp.service
-    systemd-update-utmp-runlevel.service libvirt-guests.service virtlogd-admin.socket
-    lvm2-monitor.service lvm2-lvmpolld.socket dm-event.socket systemd-machine-id-commit.service
-    systemd-firstboot.service systemd-pstore.service systemd-remount-fs.service
-    dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount polkit.service
-    systemd-boot-system-token.service systemd-random-seed.service networking.service
-    ifupdown-pre.service systemd-rfkill.socket
-    sys-fs-fuse-connections.mount modprobe@fuse.service modprobe@drm.service
-    modprobe@efi_pstore.service systemd-journal-flush.service ldconfig.service
+    kmod-static-nodes.service systemd-binfmt.service systemd-modules-load.service
+    systemd-sysctl.service systemd-sysusers.service systemd-tmpfiles-setup-dev.service
+    systemd-tmpfiles-setup.service systemd-tmpfiles-clean.timer systemd-update-utmp.service
+    systemd-random-seed.service systemd-pstore.service systemd-journal-flush.service
+    systemd-machine-id-commit.service systemd-firstboot.service systemd-repart.service
+    systemd-remount-fs.service systemd-pcrphase.service systemd-pcrphase-sysinit.service
+    systemd-ask-password-console.path systemd-ask-password-wall.path systemd-journald-audit.socket
+    systemd-initctl.socket proc-sys-fs-binfmt_misc.automount dev-mqueue.mount dev-hugepages.mount
+    sys-fs-fuse-connections.mount sys-kernel-config.mount modprobe@configfs.service
+    modprobe@fuse.service cryptsetup.target integritysetup.target veritysetup.target
+    lvm2-monitor.service lvm2-lvmpolld.socket dm-event.socket blk-availability.service
+    dbus.socket dbus.service systemd-logind.service systemd-machined.service
+    virtlogd-admin.socket virtlockd-admin.socket libvirtd-admin.socket
 """.split()
-
 
 _SETUP = r"""#!/bin/sh
 # Hypervisor, device-mapper and the filter under test.
+mkdir -p /run/lock/lvm /run/lvm
 modprobe kvm_amd 2>/dev/null || modprobe kvm_intel || echo "ferry-lab: no KVM in this host" >/dev/console
 modprobe -a dm-mod tun
 module=/usr/lib/modules/$(uname -r)/updates/dm-ferry.ko
@@ -45,6 +47,11 @@ echo "ferry-lab: ready after $up s" >/dev/console
 """
 
 _UNITS = {
+    "lab.target": """[Unit]
+Requires=basic.target
+After=basic.target
+AllowIsolate=yes
+""",
     "lab-setup.service": """[Unit]
 DefaultDependencies=no
 After=systemd-udevd.service
@@ -85,6 +92,12 @@ RestartSec=1
 KillMode=process
 """,
 }
+_DROP_INS = {
+    "ssh.service": "[Service]\nExecStartPre=\n",
+    "systemd-udev-trigger.service":
+        "[Service]\nExecStart=\nExecStart=-/bin/udevadm trigger --type=devices --action=add "
+        "--subsystem-match=block --subsystem-match=misc\n",
+}
 _WANTED = ("lab-setup.service", "lab-volumes.service", "lab-ready.service", "lab-shell.service",
            "libvirtd.service", "ssh.service")
 
@@ -110,8 +123,8 @@ _CONFIG = {
 }
 
 
-def build(host: str, hosts: dict[str, str], identity: Identity, stage: pathlib.Path,
-          env: dict[str, str], capabilities: dict[str, bytes]) -> bytes:
+def build(host: str, hosts: dict[str, str], identity: Identity, tree: pathlib.Path,
+          stage: pathlib.Path, env: dict[str, str], capabilities: dict[str, bytes]) -> bytes:
     """`hosts`: name -> address on the link. `env` is for /init. `capabilities`: libvirt's cache."""
     archive = Archive()
     archive.file("lab.env", "".join(f"{name}={value}\n" for name, value in env.items()))
@@ -141,19 +154,23 @@ def build(host: str, hosts: dict[str, str], identity: Identity, stage: pathlib.P
         put("usr/lib/ferry-lab/" + name, script, 0o755)
     for name, content in capabilities.items():
         put("var/cache/libvirt/qemu/capabilities/" + name, content, 0o600)
-    _units(archive, stage)
+    _units(archive, tree, stage)
     return archive.bytes()
 
 
-def _units(archive: Archive, stage: pathlib.Path) -> None:
+def _units(archive: Archive, tree: pathlib.Path, stage: pathlib.Path) -> None:
     system = "layer/etc/systemd/system/"
     for unit, content in _UNITS.items():
         archive.file(system + unit, content)
     for unit in MASKED:
         archive.symlink(system + unit, "/dev/null")
+    for unit, content in _DROP_INS.items():
+        archive.file(f"{system}{unit}.d/lab.conf", content)
+    for generator in (tree / "usr/lib/systemd/system-generators").iterdir():
+        archive.symlink(f"layer/etc/systemd/system-generators/{generator.name}", "/dev/null")
     wanted = list(_WANTED)
     if (stage / "usr/lib/systemd/system/ferryd.service").exists():
         wanted.append("ferryd.service")
     for unit in wanted:
         home = "/etc" if unit in _UNITS else "/usr/lib"
-        archive.symlink(f"{system}multi-user.target.wants/{unit}", f"{home}/systemd/system/{unit}")
+        archive.symlink(f"{system}lab.target.wants/{unit}", f"{home}/systemd/system/{unit}")
