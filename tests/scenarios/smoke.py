@@ -5,7 +5,7 @@ libvirt moves it live from a to b."""
 
 from ferrylab import guest
 
-TIMEOUT = 600
+TIMEOUT = 1500
 
 
 def run(lab):
@@ -18,11 +18,11 @@ def run(lab):
 
     lab.log("nested guest on a")
     guest.start_small(a, "smoke", disk="/dev/vg/smoke")
-    guest.wait_for_marker(a, "smoke", "SMOKE-GUEST-TICK 3", timeout=180)
+    guest.wait_for_marker(a, "smoke", "SMOKE-GUEST-TICK 3", timeout=420)
 
     lab.log("live migration a -> b")
     a.run("virsh migrate --live --unsafe smoke qemu+ssh://b/system "
-          "--migrateuri tcp://10.77.0.2:49200", timeout=180)
+          "--migrateuri tcp://10.77.0.2:49200", timeout=420)
     before = last_tick(b)
     b.wait_for(lambda: last_tick(b) > before + 2, 60, "ticks of the guest on b")
     state_a = a.run("virsh domstate smoke", check=False)

@@ -109,7 +109,7 @@ def _list(_args) -> int:
 def _up(args) -> int:
     """The keeper is a daemon: it owns the hosts, they die with it."""
     options = _options(args)
-    options.time_limit_s = int(args.hours * 3600)
+    options.time_limit_s, options.kept_up = int(args.hours * 3600), True
     tree.ensure(log=say)
     run_base().mkdir(mode=0o700, parents=True, exist_ok=True)
     log_path = run_base() / "up.log"
@@ -150,7 +150,6 @@ def _keep_up(options: Options, log_path: pathlib.Path, writer: int) -> None:
     lab = Lab(options, tell)
     try:
         lab.start()
-        lab.publish()
         news.write("up\n")
         news.close()
         deadline = time.monotonic() + options.time_limit_s
@@ -197,7 +196,7 @@ def _down(_args) -> int:
 
 
 def _ssh(args) -> int:
-    host = Lab.attach().hosts.get(args.host)
+    host = Lab.attach(only_kept=False).hosts.get(args.host)
     if host is None:
         raise LabError(f"this lab has no host {args.host}")
     argv = host.ssh_argv()
@@ -213,7 +212,7 @@ def _restage(_args) -> int:
 
 def _status(_args) -> int:
     try:
-        lab = Lab.attach()
+        lab = Lab.attach(only_kept=False)
     except LabError as error:
         print(error)
         return 1

@@ -28,7 +28,7 @@ _DOMAIN = """<domain type='kvm'>
     <type arch='x86_64' machine='pc'>hvm</type>
     <kernel>{kernel}</kernel>
     <initrd>{initrd}</initrd>
-    <cmdline>console=ttyS0 loglevel=4 mitigations=off panic=-1 tsc=reliable</cmdline>
+    <cmdline>console=ttyS0 loglevel=6 mitigations=off panic=-1</cmdline>
   </os>
   <cpu mode='host-passthrough'/>
   <on_reboot>destroy</on_reboot>
@@ -54,7 +54,7 @@ _DISK = """<disk type='block' device='disk'>
     </disk>"""
 
 
-def start_small(host: Host, name: str, disk: str | None = None, memory_mib: int = 64) -> None:
+def start_small(host: Host, name: str, disk: str | None = None, memory_mib: int = 128) -> None:
     """Starts the guest through libvirt. Its console is /var/log/NAME.console on the host."""
     archive = Archive()
     archive.device("dev/console", 5, 1)

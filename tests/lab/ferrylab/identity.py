@@ -7,22 +7,28 @@ import subprocess
 
 
 class Identity:
-    def __init__(self, directory: pathlib.Path, hosts: dict[str, str]) -> None:
-        directory.mkdir(mode=0o700)
+    def __init__(self, directory: pathlib.Path) -> None:
+        """Reads the keys that `make` put there."""
         self.directory = directory
         self.key_file = directory / "user_key"
-        for name in ("user_key", "host_key"):
-            _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "ferry-lab",
-                 "-f", directory / name)
+        self.known_hosts = directory / "known_hosts"
         self.user_key = self.key_file.read_text()
         self.user_key_public = (directory / "user_key.pub").read_text()
         self.host_key = (directory / "host_key").read_text()
         self.host_key_public = (directory / "host_key.pub").read_text()
-        self.known_hosts = directory / "known_hosts"
-        self.known_hosts.write_text(f"* {self.host_key_public}")
-        self._make_authority("ca")
+
+    @classmethod
+    def make(cls, directory: pathlib.Path, hosts: dict[str, str]) -> "Identity":
+        directory.mkdir(mode=0o700)
+        for name in ("user_key", "host_key"):
+            _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "ferry-lab",
+                 "-f", directory / name)
+        keys = cls(directory)
+        keys.known_hosts.write_text(f"* {keys.host_key_public}")
+        keys._make_authority("ca")
         for host, address in hosts.items():
-            self._make_certificate("ca", host, host, address)
+            keys._make_certificate("ca", host, host, address)
+        return keys
 
     def machine_id(self, host: str) -> str:
         return hashlib.sha256((self.host_key_public + host).encode()).hexdigest()[:32]

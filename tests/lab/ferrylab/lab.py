@@ -33,6 +33,7 @@ class Options:
     private: bool = False                       # do not wait for other labs of this machine
     keep: bool = False                          # leave the run directory in place
     time_limit_s: int = 3600
+    kept_up: bool = False                       # `lab up`: others may use it and end it
 
 
 class Lab:
@@ -47,9 +48,9 @@ class Lab:
         self.exchange = pathlib.Path()          # the same directory as /exchange in the hosts
         self.kver = ""
         self.accel = ""
+        self.identity: identity.Identity | None = None
         self._lock = None
         self._attached = False
-        self._ymm = {}
 
     @property
     def a(self) -> Host:
@@ -94,8 +95,8 @@ class Lab:
             uptime = host.wait_ready()
             self.log(f"lab: host {host.name} ready after {time.monotonic() - prepared:.1f} s "
                      f"({uptime:.1f} s of its own time)")
-        self._save_capabilities()
         self._start_ymm_probe()
+        self._publish()
         self.log(f"lab: up in {time.monotonic() - began:.1f} s "
                  f"(preparation {prepared - began:.1f} s), {self.accel}, Linux {self.kver}")
 
@@ -114,24 +115,26 @@ class Lab:
         atexit.unregister(self.stop)
 
     @classmethod
-    def attach(cls, log=None) -> "Lab":
-        """The lab that `lab up` keeps running."""
+    def attach(cls, log=None, only_kept: bool = True) -> "Lab":
+        """The lab that `lab up` keeps running, or any that runs."""
         for state in run_base().glob("*/state.json"):
             known = json.loads(state.read_text())
-            if not _is_alive(known["owner"]):
+            if not _is_alive(known["owner"]) or only_kept and not known["kept_up"]:
                 continue
             lab = cls(Options(**known["options"]), log)
             lab._attached, lab.dir = True, state.parent
             lab.kver, lab.accel, lab.info = known["kver"], known["accel"], known["info"]
             lab.exchange = lab.dir / "exchange"
+            lab.identity = identity.Identity(lab.dir / "keys")
             lab.hosts = {name: Host(name, lab.dir / name, config)
                          for name, config in known["hosts"].items()}
             return lab
         raise LabError("no lab is up; start one with `tests/lab/lab up`")
 
-    def publish(self) -> None:
+    def _publish(self) -> None:
         """Lets other processes attach."""
-        state = {"owner": os.getpid(), "options": dataclasses.asdict(self.options),
+        state = {"owner": os.getpid(), "kept_up": self.options.kept_up,
+                 "options": dataclasses.asdict(self.options),
                  "kver": self.kver, "accel": self.accel, "info": self.info,
                  "hosts": {name: host.config for name, host in self.hosts.items()}}
         target = self.dir / "state.json"
@@ -165,6 +168,7 @@ class Lab:
             if "ERROR" in text or "turns" not in text:
                 raise LabError(f"host {host.name}: the machine corrupts vector registers; "
                                f"nothing seen in this lab can be believed:\n{text}")
+            self._save_capabilities(host)
 
     def restage(self) -> None:
         """Brings the files of the stage directory, as they are now, into running hosts."""
@@ -207,7 +211,7 @@ class Lab:
         tree.make_image(stage, self.dir / "stage.img")
         self.exchange = self.dir / "exchange"
         self.exchange.mkdir()
-        keys = identity.Identity(self.dir / "keys", HOSTS)
+        keys = identity.Identity.make(self.dir / "keys", HOSTS)
         self.identity = keys
         common = initramfs.build(root, self.kver)
         for name in list(HOSTS)[:self.options.hosts]:
@@ -291,9 +295,24 @@ class Lab:
         where = self._capabilities_dir()
         return {file.name: file.read_bytes() for file in where.glob("*.xml")}
 
-    def _save_capabilities(self) -> None:
-        """libvirt asks every QEMU binary what it can do, which takes seconds under emulation.
-        Its answer is the same at each boot, so the first lab keeps it for the next."""
+    def _save_capabilities(self, host: Host) -> None:
+        """libvirt asks QEMU what it can do before it starts the first guest, which takes many
+        seconds under emulation. The answer is the same at each boot, so it is kept."""
+        target = self._capabilities_dir()
+        if target.exists():
+            return
+        where = "/var/cache/libvirt/qemu/capabilities"
+        found = host.run(f"ls {where} 2>/dev/null", check=False).out.split()
+        if not found:
+            return
+        work = target.with_name(f"{target.name}.tmp-{os.getpid()}")
+        work.mkdir()
+        for name in found:
+            (work / name).write_bytes(host.get(f"{where}/{name}"))
+        try:
+            work.rename(target)
+        except OSError:
+            shutil.rmtree(work)
 
 
 def _copy_stage(source: pathlib.Path, target: pathlib.Path) -> None:
