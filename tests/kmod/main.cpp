@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "filter/tracker.h"
+#include "suite.h"
 
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
@@ -25,6 +26,7 @@ int main(int argc, char** argv) {
               << '\n';
     return 1;
   }
-  for (const char* module : {"dm-delay", "brd", "loop"}) (void)ferry::run_process({"modprobe", module});
+  for (const char* module : {"dm-delay", "loop"}) (void)ferry::run_process({"modprobe", module});
+  testing::AddGlobalTestEnvironment(new ferry::kmod::BaseVolume);  // GoogleTest deletes it
   return RUN_ALL_TESTS();
 }

@@ -16,7 +16,7 @@ class MapsTest : public KmodTest {
  protected:
   void SetUp() override {
     KmodTest::SetUp();
-    volume_ = std::make_unique<LogicalVolume>("kmod-maps", 16 * kMiB);
+    volume_ = std::make_unique<TestVolume>("kmod-maps", 16 * kMiB);
     attachment_ = std::make_unique<filter::Attachment>(must_attach({.path = volume_->path()}));
     direct_ = open_device(volume_->path(), O_RDWR | O_DIRECT);
   }
@@ -48,7 +48,7 @@ class MapsTest : public KmodTest {
     return 0;
   }
 
-  std::unique_ptr<LogicalVolume> volume_;
+  std::unique_ptr<TestVolume> volume_;
   std::unique_ptr<filter::Attachment> attachment_;
   Fd direct_;
 };

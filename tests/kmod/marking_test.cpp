@@ -20,7 +20,7 @@ using testing::IsEmpty;
 class MarkingTest : public KmodTest {
  protected:
   static void SetUpTestSuite() {
-    volume_ = std::make_unique<LogicalVolume>("kmod-marking", 64 * kMiB);
+    volume_ = std::make_unique<TestVolume>("kmod-marking", 64 * kMiB);
     attachment_ = std::make_unique<filter::Attachment>(must_attach({.path = volume_->path()}));
   }
   static void TearDownTestSuite() {
@@ -44,12 +44,12 @@ class MarkingTest : public KmodTest {
     FAIL() << std::strerror(errno);
   }
 
-  static std::unique_ptr<LogicalVolume> volume_;
+  static std::unique_ptr<TestVolume> volume_;
   static std::unique_ptr<filter::Attachment> attachment_;
   Fd direct_;
 };
 
-std::unique_ptr<LogicalVolume> MarkingTest::volume_;
+std::unique_ptr<TestVolume> MarkingTest::volume_;
 std::unique_ptr<filter::Attachment> MarkingTest::attachment_;
 
 TEST_F(MarkingTest, OneSectorMarksItsBlock) {
@@ -177,7 +177,7 @@ TEST_F(MarkingTest, CountersFollow) {
 class OddSizeTest : public KmodTest {};
 
 TEST_F(OddSizeTest, TheLastPartialBlockIsTracked) {
-  LogicalVolume below("kmod-odd", 8 * kMiB);
+  TestVolume below("kmod-odd", 8 * kMiB);
   DmDevice device("kmod-odd-dm", "0 2051 linear " + below.device() + " 0");
   {
     auto attachment = must_attach({.path = device.path()});
@@ -191,7 +191,7 @@ TEST_F(OddSizeTest, TheLastPartialBlockIsTracked) {
 }
 
 TEST_F(OddSizeTest, LargerBlocks) {
-  LogicalVolume volume("kmod-shift", 16 * kMiB);
+  TestVolume volume("kmod-shift", 16 * kMiB);
   auto attachment = must_attach({.path = volume.path(), .block_shift = 16});
   Fd fd = open_device(volume.path(), O_RDWR | O_DIRECT);
   ASSERT_EQ(write_at(fd.get(), 65536 - 512, 1024, 1), 0);

@@ -74,7 +74,7 @@ class Copier {
 class RaceTest : public KmodTest {};
 
 TEST_F(RaceTest, NoWriteIsLostWhileRoundsAreCopied) {
-  LogicalVolume below("kmod-race", 32 * kMiB);
+  TestVolume below("kmod-race", 32 * kMiB);
   { Fd fd = open_device(below.path(), O_RDWR | O_DIRECT);
     ASSERT_EQ(write_at(fd.get(), 0, 32 * kMiB, 0), 0); }
   DmDevice slow("kmod-race-slow", "0 65536 delay " + below.device() + " 0 0 " + below.device() +
@@ -109,7 +109,7 @@ TEST_F(RaceTest, NoWriteIsLostWhileRoundsAreCopied) {
 
 // The same without a delay and with every block written again and again: the common case, at speed.
 TEST_F(RaceTest, NoWriteIsLostUnderLoad) {
-  LogicalVolume volume("kmod-load", 16 * kMiB);
+  TestVolume volume("kmod-load", 16 * kMiB);
   { Fd fd = open_device(volume.path(), O_RDWR | O_DIRECT);
     ASSERT_EQ(write_at(fd.get(), 0, 16 * kMiB, 0), 0); }
   auto attachment = must_attach({.path = volume.path()});

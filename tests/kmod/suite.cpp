@@ -104,6 +104,38 @@ std::string LogicalVolume::dm_name() const {
 }
 std::string LogicalVolume::device() const { return device_number(path_); }
 
+namespace {
+
+constexpr uint64_t kBaseBytes = 256 * kMiB;
+std::unique_ptr<LogicalVolume> base_volume;
+std::string base_device;  // "major:minor"
+
+}  // namespace
+
+void BaseVolume::SetUp() {
+  if (const char* device = std::getenv("FERRY_TEST_DEVICE")) {
+    base_device = device_number(device);
+    return;
+  }
+  base_volume = std::make_unique<LogicalVolume>("kmod-base", kBaseBytes);
+  base_device = base_volume->device();
+}
+void BaseVolume::TearDown() { base_volume.reset(); }
+
+TestVolume::TestVolume(const std::string& name, uint64_t size_bytes) : name_(name) {
+  // Tests run one after the other, so they share the first sectors.
+  if (size_bytes > kBaseBytes) give_up("the base volume is too small for " + name);
+  (void)filter::detach_volume(path(), true);  // a run that was killed may have left it
+  (void)filter::dm::remove(name);
+  filter::DmTable table{{0, size_bytes / 512, "linear", base_device + " 0"}};
+  if (Status made = filter::dm::create({name, "", table}); !made.ok())
+    give_up(made.error().message());
+}
+
+TestVolume::~TestVolume() { EXPECT_FERRY_OK(filter::dm::remove(name_)); }
+
+std::string TestVolume::device() const { return device_number(path()); }
+
 DmDevice::DmDevice(const std::string& name, const std::string& table) : name_(name) {
   auto lines = filter::parse_table(table);
   if (!lines) give_up("no table: " + table);

@@ -90,6 +90,30 @@ class LogicalVolume {
   std::string name_, path_;
 };
 
+// A volume made of one linear line over the suite's base volume. What a test writes to is mostly this:
+// the lvm commands take seconds each on an emulated host.
+class TestVolume {
+ public:
+  TestVolume(const std::string& name, uint64_t size_bytes);
+  TestVolume(const TestVolume&) = delete;
+  TestVolume& operator=(const TestVolume&) = delete;
+  ~TestVolume();
+  std::string path() const { return "/dev/mapper/" + name_; }
+  const std::string& dm_name() const { return name_; }
+  std::string device() const;  // "major:minor"
+
+ private:
+  std::string name_;
+};
+
+// Makes the base volume before the first test and removes it after the last. $FERRY_TEST_DEVICE names a
+// device of at least 256 MiB to be used instead, whose contents are lost.
+class BaseVolume : public testing::Environment {
+ public:
+  void SetUp() override;
+  void TearDown() override;
+};
+
 // A device-mapper device with a table of the test's own; removed at the end.
 class DmDevice {
  public:

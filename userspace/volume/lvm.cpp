@@ -33,7 +33,8 @@ std::string last_line(const std::string& text) {
 }
 
 Status run_lvm(const std::vector<std::string>& argv, const std::string& what) {
-  auto output = run_process(argv);
+  // Never cut a change of metadata short: the limit is for a command that hangs for good.
+  auto output = run_process(argv, {.timeout_ms = 600'000});
   if (!output.ok()) return std::move(output).error();
   if (output->exit_status != 0) return lvm_error(what, output->exit_status, output->err);
   return ok_status();
