@@ -164,7 +164,8 @@ TEST_F(ApiServerTest, MalformedRequestsGetAnErrorDocument) {
 TEST_F(ApiServerTest, OversizeRequestsAreRefused) {
   options_.request_timeout = 300ms;  // how long the server waits for the announced million bytes
   start();
-  EXPECT_THAT(talk("POST /v1/jobs HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n"), HasSubstr(" 413 "));
+  EXPECT_THAT(talk("POST /v1/jobs HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n"),
+              HasSubstr(" 413 "));
   // A head without end is cut off instead of being collected.
   std::string head = "GET /v1/version HTTP/1.1\r\n";
   while (head.size() < 1'000'000) head += "X-Filler: " + std::string(100, 'x') + "\r\n";

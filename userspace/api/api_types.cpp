@@ -181,6 +181,14 @@ Result<VolumeStatus> read_volume(const Json& json, std::string where) {
   return finish(in, std::move(volume));
 }
 
+// For a code that only a later version knows: a kind with the same exit code.
+Errc kind_of_exit(uint64_t status) {
+  for (const Errc kind : {Errc::usage, Errc::not_found, Errc::busy, Errc::not_converged,
+                          Errc::verify_mismatch, Errc::cleanup_incomplete, Errc::owner_unknown})
+    if (static_cast<uint64_t>(exit_code(kind)) == status) return kind;
+  return Errc::failed;
+}
+
 void check_path(ObjectReader& in, const std::string& path) {
   if (in.ok() && (path.empty() || path.front() != '/'))
     in.fail("path", "must be an absolute path such as /dev/vg0/web1");
@@ -479,7 +487,7 @@ Result<RemoteError> decode_error(const Json& json) {
   in.text("message", remote.error.what);
   in.text("hint", remote.error.hint);
   in.number("exit_code", status, 1, 255);
-  remote.error.code = errc_from_name(code).value_or(Errc::failed);
+  remote.error.code = errc_from_name(code).value_or(kind_of_exit(status.value_or(1)));
   remote.exit_code = static_cast<int>(status.value_or(exit_code(remote.error.code)));
   return finish(in, std::move(remote));
 }

@@ -26,7 +26,7 @@ inline constexpr const char* kSocketPathDefault = "/run/ferry/ctl.sock";
 inline constexpr uint64_t kMaxDowntimeMsMax = 600'000;      // ten minutes
 inline constexpr uint64_t kBandwidthMin = 64 * 1024;        // slower never ends
 inline constexpr uint64_t kBandwidthMax = 1ULL << 44;       // 16 TiB/s
-inline constexpr uint64_t kStreamsMax = 64;                 // threads and TLS contexts on both hosts
+inline constexpr uint64_t kStreamsMax = 16;                 // each is a thread on both hosts
 inline constexpr uint64_t kTimeoutSMax = 30ULL * 24 * 3600;  // thirty days
 
 using Time = std::chrono::sys_time<std::chrono::milliseconds>;
