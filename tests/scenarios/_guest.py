@@ -3,18 +3,15 @@
 
 import json
 import pathlib
-import shutil
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "guest"))
 import beatdisk  # noqa: E402
-import domain  # noqa: E402
-import guest_image  # noqa: E402
-from observer import Observer  # noqa: E402
+from lab_guest import LabGuest  # noqa: E402
 
 MIB = 1 << 20
-DATA_MIB, SWAP_MIB, MEMORY_MIB = 128, 256, 96
+DATA_MIB, SWAP_MIB, MEMORY_MIB = 128, 320, 96
 VOLUMES = ("web1", "web1-swap")
 # What must be in swap before a migration begins: the guest really needs its swap disk then.
 SWAP_WANTED_MIB = 32
@@ -29,28 +26,17 @@ def need(condition, text):
         raise Wrong(text)
 
 
-class Guest:
+class Guest(LabGuest):
     """`with Guest(lab) as guest:` runs it on host a; at the end everything of it is gone from both hosts."""
 
-    def __init__(self, lab, options=""):
-        self.lab, self.name, self.options = lab, "web1", options
-        self.beats = {name: str(host.dir / "beat.img") for name, host in lab.hosts.items()}
+    def __init__(self, lab, **options):
+        super().__init__(lab, "web1", DATA_MIB, SWAP_MIB, memory_mib=MEMORY_MIB, **options)
 
     def __enter__(self):
-        lab = self.lab
-        image = guest_image.build(lab.info["tree"], lab.options.kernel)
-        for part in ("vmlinuz", "initrd"):
-            shutil.copy(image / part, lab.exchange / part)
         self.tidy()
-        for name, size in zip(VOLUMES, (DATA_MIB, SWAP_MIB)):
-            lab.a.run(f"lvcreate -q -y -Wn -Zn -L {size}m -n {name} vg")
-        text = domain.domain_xml(self.name, "/exchange/vmlinuz", "/exchange/initrd", "/dev/vg/web1",
-                                 "/dev/vg/web1-swap", memory_mib=MEMORY_MIB, options=self.options)
-        lab.a.put("/run/web1.xml", text)
-        lab.a.run("virsh -q define /run/web1.xml && virsh -q start web1", timeout=180)
-        self.ready_beat = beatdisk.wait_ready(list(self.beats.values()), 240, SWAP_WANTED_MIB * 1024,
-                                              lambda: lab.a.alive())
-        lab.log(f"guest: runs on a, {self.swap_in_use_mib():.0f} MiB of swap in use")
+        self.start(self.lab.a)
+        self.wait_ready(swap_kib=SWAP_WANTED_MIB * 1024)
+        self.lab.log(f"guest: runs on a, {self.swap_in_use_mib():.0f} MiB of swap in use")
         return self
 
     def __exit__(self, kind, *_rest):
@@ -62,8 +48,7 @@ class Guest:
         for host in self.lab.hosts.values():
             host.run("virsh -q destroy web1; virsh -q undefine web1; "
                      f"for v in {' '.join(VOLUMES)}; do test -e /dev/vg/$v || continue; "
-                     "migrate-ctl release /dev/vg/$v || migrate-ctl detach /dev/vg/$v; "
-                     "lvremove -q -y vg/$v; done; true", check=False)
+                     "migrate-ctl release /dev/vg/$v; lvremove -q -y vg/$v; done; true", check=False)
 
     # --- what it says of itself ---
 
@@ -71,23 +56,24 @@ class Guest:
         return beatdisk.read_beat(self.beats[host])
 
     def swap_in_use_mib(self):
+        """As its newest sign of life says."""
         beats = [b for b in map(beatdisk.read_beat, self.beats.values()) if b]
         return max(beats, key=lambda b: b["sequence"])["swap_used_kib"] / 1024
 
     def verify(self):
         """The guest reads back every record and every page. Raises unless all are right."""
-        answer = beatdisk.ask(list(self.beats.values()), "verify", 240)
+        answer = self.ask("verify")
         need(answer["ok"], f"the guest found errors: {json.dumps(answer)}")
         return answer
 
-    def observe(self):
-        return Observer(self.beats, self.lab.exchange / "observer.json")
+    def watched(self):
+        """The observer outside: `with guest.watched() as observer: …; observer.result`."""
+        return self.observe(self.lab.exchange / "observer.json")
 
     # --- where it is ---
 
     def runs_on(self, host):
-        state = self.lab.hosts[host].run(f"virsh domstate {self.name}", check=False)
-        return state.rc == 0 and state.out.strip() == "running"
+        return self.is_running(self.lab.hosts[host])
 
     def need_only_on(self, host):
         other = "b" if host == "a" else "a"

@@ -7,7 +7,7 @@ from _guest import Guest, need
 
 def run(lab):
     with Guest(lab) as guest:
-        with guest.observe() as observer:
+        with guest.watched() as observer:
             _, job = guest.migrate("a", "b", "--create")
             guest.need_only_on("b")
         answer = guest.verify()

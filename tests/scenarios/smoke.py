@@ -21,6 +21,7 @@ def run(lab):
     guest.wait_for_marker(a, "smoke", "SMOKE-GUEST-TICK 3", timeout=420)
 
     lab.log("live migration a -> b")
+    guest.install(b, "smoke")
     a.run("virsh migrate --live --unsafe smoke qemu+ssh://b/system "
           "--migrateuri tcp://10.77.0.2:49200", timeout=420)
     before = last_tick(b)

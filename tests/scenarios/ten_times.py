@@ -9,7 +9,7 @@ TIMES = 10
 
 
 def run(lab):
-    with Guest(lab) as guest, guest.observe() as observer:
+    with Guest(lab) as guest, guest.watched() as observer:
         source, destination = "a", "b"
         for n in range(1, TIMES + 1):
             _, job = guest.migrate(source, destination, "--create" if n == 1 else "")

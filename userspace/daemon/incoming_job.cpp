@@ -156,7 +156,8 @@ void IncomingJob::refresh() {
     if (machine_.ended() && !ended_) {
       status_.ended_at = api::now();
       status_.total_ms = static_cast<std::uint64_t>((*status_.ended_at - *status_.started_at).count());
-      stop_tunnels_.request_stop();
+      // Once the disks are ours the source may still have to ask libvirt here whether the guest runs.
+      if (!machine_.opened()) stop_tunnels_.request_stop();
       ended_ = true;
       ended_changed_.notify_all();
     }

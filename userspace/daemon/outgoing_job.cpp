@@ -106,7 +106,7 @@ Result<SourceDisk> plan_disk(const hypervisor::DomainDisk& disk, std::uint32_t i
   out.logical_block_size = volume->logical_block_size;
   const auto role = request.roles.find(disk.target);
   // Both hosts see a shareable or read-only disk by themselves: nothing to copy.
-  const auto found = disk.shareable || disk.readonly ? volume::Role::scratch : volume->detected_role;
+  const auto found = hypervisor::moves_with_vm(disk) ? volume->detected_role : volume::Role::scratch;
   out.role = role != request.roles.end() ? volume_role(role->second) : found;
   return out;
 }
@@ -148,7 +148,7 @@ OutgoingJob::OutgoingJob(const Config& config, ControlLoop& loop, std::string id
       session_(config, peer_of(plan_.request), id_, plan_.prepare, [this](migration::SourceEvent e) { post(std::move(e)); }),
       disks_(plan_.disks, plan_.request.bandwidth_bytes_per_s.value_or(0), [this] { return session_.open_streams(); },
              [this](migration::SourceEvent e) { post(std::move(e)); }),
-      hypervisor_(config, session_, peer_of(plan_.request).host, guest_migration(plan_, id_),
+      hypervisor_(config, session_, guest_migration(plan_, id_),
                   [this](migration::SourceEvent e) { post(std::move(e)); }),
       machine_({clock_, disks_, session_, hypervisor_,
                 [this](migration::Duration pause) { loop_.post_after(pause, [this] { post({T::pace_timer}); }); },
@@ -226,6 +226,7 @@ void OutgoingJob::fill_copy(api::JobStatus& s) {
   for (std::size_t n = 0; n < s.disks.size(); ++n) {
     auto& disk = s.disks[n];
     disk.bytes_sent = copy.disk_sent_bytes[n];
+    disk.zero_bytes = copy.disk_zero_bytes[n];
     disk.bytes_total = std::max(disk.bytes_sent + copy.disk_dirty_bytes[n], disk.role == api::DiskRole::scratch ? 0 : disk.size_bytes);
     disk.dirty_bytes = copy.disk_dirty_bytes[n];
     s.residual_bytes += copy.disk_dirty_bytes[n];
@@ -236,7 +237,7 @@ void OutgoingJob::fill_copy(api::JobStatus& s) {
       disk.digest_equal = *disk.digest_source == *disk.digest_destination;
   }
   s.rounds.clear();
-  for (const auto& round : copy.rounds) s.rounds.push_back({round.n, round.wire_bytes, round.took_ms, std::nullopt});
+  for (const auto& round : copy.rounds) s.rounds.push_back({round.n, round.wire_bytes, round.took_ms, round.residual_bytes});
   const auto memory = hypervisor_.memory();
   if (memory.total_bytes > 0) s.memory = {memory.processed_bytes, memory.remaining_bytes, memory.total_bytes};
   const double part = copy.round_total_bytes
@@ -292,6 +293,7 @@ void OutgoingJob::refresh() {
       s.ended_at = api::now();
       s.total_ms = static_cast<std::uint64_t>((*s.ended_at - *s.started_at).count());
       if (s.error) spdlog::error("{}: {} -> {}: {}", id_, s.vm, s.destination, s.error->message());
+      session_.close();
       ended_ = true;
       ended_changed_.notify_all();
     }

@@ -48,12 +48,30 @@ SourceSession::SourceSession(const Config& config, api::HostPort peer, std::stri
       post_(std::move(post)) {}
 
 SourceSession::~SourceSession() {
-  {
-    std::lock_guard lock(mutex_);
-    closing_ = true;
-  }
-  if (channel_) channel_->abort();
+  close();
   if (reader_.joinable()) reader_.join();
+}
+
+void SourceSession::close() {
+  // Behind what is still to be said, and behind a connect under way.
+  std::promise<void> done;
+  worker_.post([this, &done] {
+    {
+      std::lock_guard lock(mutex_);
+      closing_ = true;
+    }
+    if (channel_) channel_->abort();
+    done.set_value();
+  });
+  done.get_future().wait();
+}
+
+std::string SourceSession::peer_address() const {
+  const auto& address = channel_->peer_address();
+  const auto colon = address.rfind(':');
+  auto host = address.substr(0, colon);
+  if (host.size() > 1 && host.front() == '[') host = host.substr(1, host.size() - 2);
+  return host;
 }
 
 void SourceSession::connect() {

@@ -46,6 +46,11 @@ class SourceSession : public migration::PeerLink {
   Result<std::vector<std::unique_ptr<wire::Channel>>> open_streams();
   Result<std::unique_ptr<wire::Channel>> open_libvirt();
 
+  // Ends the control connection; what comes or breaks after it is no event any more.
+  void close();
+  // Where the peer is, without its port; valid once connected was posted.
+  std::string peer_address() const;
+
   // Valid once peer_prepared, respectively peer_digests, was posted.
   PrepareReply reply() const;
   std::vector<DiskDigest> digests() const;

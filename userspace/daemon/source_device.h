@@ -36,6 +36,7 @@ struct RoundRecord {
   std::uint64_t covered_bytes = 0;   // of the disks, zeroes included
   std::uint64_t wire_bytes = 0;      // sent over the link
   std::uint64_t took_ms = 0;
+  std::uint64_t residual_bytes = 0;  // dirty again when it ended
 };
 
 // A snapshot for the job's status.
@@ -44,7 +45,8 @@ struct CopyProgress {
   std::uint64_t round_total_bytes = 0, round_done_bytes = 0;
   std::uint64_t wire_bytes = 0;                 // over all rounds
   double rate_bytes_per_s = 0;                  // of the running round
-  std::vector<std::uint64_t> disk_sent_bytes;   // by SourceDisk position
+  std::vector<std::uint64_t> disk_sent_bytes;   // by SourceDisk position, zeroes included
+  std::vector<std::uint64_t> disk_zero_bytes;   // of those
   std::vector<std::uint64_t> disk_dirty_bytes;
   std::vector<std::string> digests;
   std::vector<RoundRecord> rounds;

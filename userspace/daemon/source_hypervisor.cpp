@@ -9,9 +9,17 @@ namespace ferry::daemon {
 using migration::failure_of;
 using T = migration::SourceEventType;
 
-SourceHypervisor::SourceHypervisor(const Config& config, SourceSession& session, std::string peer_host,
-                                   GuestMigration migration, Post post)
-    : config_(config), session_(session), peer_host_(std::move(peer_host)), migration_(std::move(migration)),
+namespace {
+
+// A link that comes back within this time still settles who runs the guest.
+constexpr auto kResolveTime = std::chrono::seconds(60);
+constexpr auto kResolvePause = std::chrono::seconds(1);
+
+}  // namespace
+
+SourceHypervisor::SourceHypervisor(const Config& config, SourceSession& session, GuestMigration migration,
+                                   Post post)
+    : config_(config), session_(session), migration_(std::move(migration)),
       post_(std::move(post)) {}
 
 SourceHypervisor::~SourceHypervisor() = default;
@@ -54,6 +62,15 @@ Status SourceHypervisor::run() {
   hypervisor::FinishCallbacks callbacks;
   callbacks.on_finish_seen = [this] { post_({T::finish_seen}); };
   callbacks.on_finish_cancelled = [this] { post_({T::finish_cancelled}); };
+  // Nobody is left to forward Finish to: libvirt gives up, the guest stays here.
+  callbacks.on_link_lost_while_held = [this](const Error& error) {
+    spdlog::warn("{}: the libvirt connection broke while Finish was held: {}", migration_.session, error.message());
+    refuse_finish();
+  };
+  callbacks.on_reply_lost = [this](const Error& error) {
+    spdlog::warn("{}: libvirt's answer was lost: {}", migration_.session, error.message());
+    control_worker_.post([this] { resolve_lost_reply(); });
+  };
   auto open_pipe = [this]() -> Result<std::unique_ptr<hypervisor::BytePipe>> {
     auto channel = session_.open_libvirt();
     if (!channel) return std::move(channel).error();
@@ -72,8 +89,9 @@ Status SourceHypervisor::run() {
   request.vm = migration_.vm;
   request.destination_uri = finish_gate->uri();
   const auto reply = session_.reply();
-  const auto& address = reply.memory_address.empty() ? peer_host_ : reply.memory_address;
+  const auto address = reply.memory_address.empty() ? session_.peer_address() : reply.memory_address;
   request.memory_uri = "tcp://" + (address.find(':') != std::string::npos ? "[" + address + "]" : address);
+  request.listen_address = address;
   request.max_downtime_ms = static_cast<std::uint32_t>(migration_.max_downtime_ms);
   request.bandwidth_mib_s = migration_.bandwidth_bytes_per_s >> 20;
   request.undefine_source = true;
@@ -85,6 +103,27 @@ Status SourceHypervisor::run() {
   }
   finish_gate->stop();
   return ended;
+}
+
+// Finish was forwarded and its answer never came: ask the destination whether the guest runs there, until it
+// answers or the time is over. Guessing would mean two running guests or none.
+void SourceHypervisor::resolve_lost_reply() {
+  auto finish = gate();
+  if (!finish) return;
+  const auto deadline = std::chrono::steady_clock::now() + kResolveTime;
+  while (std::chrono::steady_clock::now() < deadline) {
+    auto there = hypervisor::Libvirt::connect(finish->uri());
+    auto state = there ? (*there)->state(migration_.vm) : Result<hypervisor::DomainInfo>(there.error());
+    if (state && state->state == hypervisor::DomainInfo::State::running) {
+      auto answer = hypervisor::finished_domain(state->name, state->uuid, state->id);
+      if (answer && finish->answer_finish(*answer)) return;
+    } else if (state || state.error().code == Errc::not_found) {
+      (void)finish->fail_client();
+      return;
+    }
+    std::this_thread::sleep_for(kResolvePause);
+  }
+  (void)finish->fail_client();
 }
 
 void SourceHypervisor::abort() {

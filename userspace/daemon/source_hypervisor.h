@@ -30,8 +30,7 @@ class SourceHypervisor : public migration::Hypervisor {
  public:
   using Post = std::function<void(migration::SourceEvent)>;
 
-  SourceHypervisor(const Config& config, SourceSession& session, std::string peer_host, GuestMigration migration,
-                   Post post);
+  SourceHypervisor(const Config& config, SourceSession& session, GuestMigration migration, Post post);
   ~SourceHypervisor() override;
 
   void start() override;
@@ -44,12 +43,12 @@ class SourceHypervisor : public migration::Hypervisor {
 
  private:
   Status run();
+  void resolve_lost_reply();
   std::shared_ptr<hypervisor::Libvirt> libvirt();
   std::shared_ptr<hypervisor::FinishGate> gate();
 
   const Config& config_;
   SourceSession& session_;
-  std::string peer_host_;
   GuestMigration migration_;
   Post post_;
   mutable std::mutex mutex_;

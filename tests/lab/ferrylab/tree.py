@@ -32,7 +32,7 @@ PACKAGES = """
     lvm2 dmsetup e2fsprogs fio strace
     libnl-genl-3-200 libnl-3-200 libboost-program-options1.74.0 liburing2 libssl3 libzstd1
     liblz4-1 libxxhash0 libspdlog1.10 libfmt9 libdevmapper1.02.1 libdevmapper-event1.02.1
-    libblkid1 libsystemd0 libsqlite3-0 libvirt0
+    libblkid1 libsystemd0 libvirt0 libxml2 libcpp-httplib0.11 libbrotli1
 """.split()
 
 # Nothing of these is of use in a host that lives for minutes.
