@@ -38,8 +38,8 @@ void insert_and_remove_under_load(const std::string& path, const std::string& dm
   std::string plain = table_text(dm_name);
   BusyWriter writer({.path = path, .nr_blocks = size_bytes / kBlock, .depth = 32});
   for (int i = 0; i < kTurns; ++i) {
-    uint64_t before = writer.completed();
     auto attachment = must_attach({.path = path});
+    uint64_t before = writer.completed();
     ASSERT_EQ(attachment.in_place(), in_place);
     ASSERT_TRUE(attachment.intact());
     // The filter sees the load, and the load goes on.
@@ -161,7 +161,7 @@ TEST_F(AttachTest, AFailedStepLeavesNothingBehind) {
   std::string plain = table_text(volume.dm_name());
   {
     // Somebody else's device has the door's name and is open.
-    DmDevice obstacle("kmod-undo-ferry", "0 8 zero");
+    TestVolume obstacle("kmod-undo-ferry", kMiB);
     Fd open = open_device(obstacle.path(), O_RDONLY);
     auto refused = filter::Attachment::attach({.path = volume.path()});
     ASSERT_FALSE(refused.ok());
