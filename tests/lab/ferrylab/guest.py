@@ -54,8 +54,8 @@ _DISK = """<disk type='block' device='disk'>
     </disk>"""
 
 
-def start_small(host: Host, name: str, disk: str | None = None, memory_mib: int = 128) -> None:
-    """Starts the guest through libvirt. Its console is /var/log/NAME.console on the host."""
+def install(host: Host, name: str) -> str:
+    """Puts the guest's initramfs on a host; a destination of a migration wants it too."""
     archive = Archive()
     archive.device("dev/console", 5, 1)
     archive.file("init", _INIT, 0o755)
@@ -63,6 +63,12 @@ def start_small(host: Host, name: str, disk: str | None = None, memory_mib: int 
     archive.file("bin/busybox", (tree / "bin/busybox").read_bytes(), 0o755)
     initrd = f"/var/lib/{name}.initrd"
     host.put(initrd, archive.bytes())
+    return initrd
+
+
+def start_small(host: Host, name: str, disk: str | None = None, memory_mib: int = 128) -> None:
+    """Starts the guest through libvirt. Its console is /var/log/NAME.console on the host."""
+    initrd = install(host, name)
     kver = host.run("uname -r").out.strip()
     xml = _DOMAIN.format(name=name, memory_mib=memory_mib, kernel=f"/boot/vmlinuz-{kver}",
                          initrd=initrd, disks=_DISK.format(path=disk) if disk else "")
