@@ -6,6 +6,12 @@
 namespace ferry::daemon {
 namespace {
 
+// As a peer gets it: through text.
+template <typename T>
+Json travelled(const T& message) {
+  return Json::parse(to_json(message).dump());
+}
+
 PrepareRequest sample() {
   PrepareRequest request;
   request.vm = "web1";
@@ -17,7 +23,7 @@ PrepareRequest sample() {
 }
 
 TEST(Messages, PrepareSurvivesTheJourney) {
-  auto back = prepare_request_from(to_json(sample()));
+  auto back = prepare_request_from(travelled(sample()));
   ASSERT_TRUE(back.ok()) << back.error().message();
   EXPECT_EQ(back->vm, "web1");
   EXPECT_TRUE(back->create);
@@ -29,7 +35,7 @@ TEST(Messages, PrepareSurvivesTheJourney) {
 
 TEST(Messages, ErrorsSurviveTheJourneyAndStandInForAnswers) {
   const auto error = make_error(Errc::busy, "the volume is in use", EBUSY, "look who has it");
-  auto reply = prepare_reply_from(to_json(error));
+  auto reply = prepare_reply_from(travelled(error));
   ASSERT_FALSE(reply.ok());
   EXPECT_EQ(reply.error().code, Errc::busy);
   EXPECT_EQ(reply.error().what, error.what);
@@ -39,7 +45,7 @@ TEST(Messages, ErrorsSurviveTheJourneyAndStandInForAnswers) {
 
 // Whatever field a peer spoils, the answer is an error and not a crash or a guess.
 TEST(Messages, EverySpoiltFieldIsRefused) {
-  const Json good = to_json(sample());
+  const Json good = travelled(sample());
   const Json spoilers[] = {nullptr, -1, 1.5, "x", Json::array(), Json::object(), std::string(5000, 'x'),
                            std::uint64_t{1} << 63};
   for (const auto& [key, value] : good.items()) {
@@ -66,19 +72,19 @@ TEST(Messages, EverySpoiltFieldIsRefused) {
 TEST(Messages, LimitsHold) {
   auto many = sample();
   for (std::uint32_t n = 2; n <= kMaxDisks; ++n) many.disks.push_back({n, "vdx", "/dev/x", "data", 4096, 512});
-  EXPECT_FALSE(prepare_request_from(to_json(many)).ok());
+  EXPECT_FALSE(prepare_request_from(travelled(many)).ok());
   many.disks.pop_back();
-  EXPECT_TRUE(prepare_request_from(to_json(many)).ok());
+  EXPECT_TRUE(prepare_request_from(travelled(many)).ok());
 
   auto relative = sample();
   relative.disks[0].path = "etc/passwd";
-  EXPECT_FALSE(prepare_request_from(to_json(relative)).ok());
+  EXPECT_FALSE(prepare_request_from(travelled(relative)).ok());
   auto twice = sample();
   twice.disks[1].index = 0;
-  EXPECT_FALSE(prepare_request_from(to_json(twice)).ok());
+  EXPECT_FALSE(prepare_request_from(travelled(twice)).ok());
   auto streams = sample();
   streams.streams = 17;
-  EXPECT_FALSE(prepare_request_from(to_json(streams)).ok());
+  EXPECT_FALSE(prepare_request_from(travelled(streams)).ok());
 }
 
 TEST(Messages, HelloNamesItsPurpose) {
@@ -88,11 +94,11 @@ TEST(Messages, HelloNamesItsPurpose) {
     hello.host = "a";
     hello.purpose = purpose;
     hello.session = "s";
-    auto back = hello_from(to_json(hello));
+    auto back = hello_from(travelled(hello));
     ASSERT_TRUE(back.ok());
     EXPECT_EQ(back->purpose, purpose);
   }
-  Json odd = to_json(Hello{});
+  Json odd = travelled(Hello{});
   odd["purpose"] = "shell";
   EXPECT_FALSE(hello_from(odd).ok());
   EXPECT_FALSE(hello_from(Json::array()).ok());
@@ -100,7 +106,7 @@ TEST(Messages, HelloNamesItsPurpose) {
 }
 
 TEST(Messages, DigestsSurviveTheJourney) {
-  auto back = digests_from(to_json(std::vector<DiskDigest>{{0, "abc", 0}, {1, "def", 7}}));
+  auto back = digests_from(travelled(std::vector<DiskDigest>{{0, "abc", 0}, {1, "def", 7}}));
   ASSERT_TRUE(back.ok());
   EXPECT_EQ((*back)[1].digest, "def");
   EXPECT_EQ((*back)[1].mismatches, 7u);

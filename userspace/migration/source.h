@@ -79,7 +79,7 @@ SourceEvent failure_of(SourceEventType step, Error error);
 
 struct SourcePolicy {
   ConvergencePolicy convergence;
-  Duration pace{std::chrono::milliseconds(100)};  // least time between two rounds while memory moves
+  Duration pace{std::chrono::milliseconds(250)};  // least time between two rounds while memory moves
 };
 
 struct SourceTimes {
