@@ -11,6 +11,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <thread>
 
 #include "api/fake_backend.h"
@@ -176,10 +177,11 @@ TEST_F(ApiServerTest, OversizeRequestsAreRefused) {
 
 TEST_F(ApiServerTest, RequestThatNeverEndsIsCutOff) {
   options_.request_timeout = 200ms;
+  options_.keep_alive_timeout = 1min;
   start();
   const auto begin = std::chrono::steady_clock::now();
   talk("GET /v1/version HTTP/1.1\r\nHost: x\r\n");
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, 5s);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 20s);
   EXPECT_TRUE(client().Get("/v1/version"));
 }
 
@@ -215,6 +217,7 @@ TEST_F(ApiServerTest, EventsOfAnEndedJobEndAtOnce) {
 }
 
 TEST_F(ApiServerTest, StopEndsStreamsAndIdleConnectionsPromptly) {
+  options_.keep_alive_timeout = 1min;
   start();
   bool ready = false;
   std::mutex mutex;
@@ -236,20 +239,22 @@ TEST_F(ApiServerTest, StopEndsStreamsAndIdleConnectionsPromptly) {
   }
   const auto begin = std::chrono::steady_clock::now();
   server_->stop();
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, 1s);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 10s);
   EXPECT_FALSE(std::filesystem::exists(options_.socket_path));
 }
 
 TEST_F(ApiServerTest, WatcherThatDoesNotReadBlocksNobody) {
+  options_.write_timeout = 10min;  // so that waiting for the watcher would show
   start();
   const Fd stuck = raw_connection();
   const std::string request = "GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n";
   ASSERT_GT(::send(stuck.get(), request.data(), request.size(), 0), 0);
   char byte = 0;
   ASSERT_EQ(::recv(stuck.get(), &byte, 1, 0), 1);  // the stream has begun
-  const auto begin = std::chrono::steady_clock::now();
-  for (int n = 0; n < 5000; ++n) backend_.publish(sample_job());  // far beyond a socket's buffer
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, 5s);
+  auto published = std::async(std::launch::async, [&] {
+    for (int n = 0; n < 2000; ++n) backend_.publish(sample_job());  // far beyond a socket's buffer
+  });
+  EXPECT_EQ(published.wait_for(60s), std::future_status::ready);
   EXPECT_EQ(client().Get("/v1/version")->status, 200);
 }
 
