@@ -141,7 +141,13 @@ Status Channel::handshake(const Deadline& deadline) {
 Status Channel::exchange_hello(const Deadline& deadline) {
   std::array<std::byte, kHeaderBytes> bytes{};
   encode_header(make_header(FrameType::hello, 0, kProtocolVersion, {}), bytes);
-  FERRY_TRY(write_until(bytes.data(), bytes.size(), deadline));
+  // A peer that refuses our certificate may have closed before we write: its alert, the real
+  // reason, is waiting to be read all the same.
+  if (auto written = write_until(bytes.data(), bytes.size(), deadline); !written.ok()) {
+    auto reason = read_until(bytes.data(), bytes.size(), deadline);
+    const bool told = !reason.ok() && reason.error().code == Errc::peer_refused;
+    return told ? std::move(reason).error() : std::move(written).error();
+  }
   for (size_t have = 0; have < bytes.size();) {
     auto n = read_until(bytes.data() + have, bytes.size() - have, deadline);
     if (!n.ok()) return std::move(n).error();
