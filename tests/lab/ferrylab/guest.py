@@ -73,7 +73,7 @@ def start_small(host: Host, name: str, disk: str | None = None, memory_mib: int 
     xml = _DOMAIN.format(name=name, memory_mib=memory_mib, kernel=f"/boot/vmlinuz-{kver}",
                          initrd=initrd, disks=_DISK.format(path=disk) if disk else "")
     host.put(f"/var/lib/{name}.xml", xml)
-    host.run(f"virsh create /var/lib/{name}.xml", timeout=180)
+    host.run(f"virsh create /var/lib/{name}.xml", timeout=420)
 
 
 def wait_for_marker(host: Host, name: str, marker: str, timeout: float = 120) -> None:

@@ -95,6 +95,7 @@ class Lab:
             uptime = host.wait_ready()
             self.log(f"lab: host {host.name} ready after {time.monotonic() - prepared:.1f} s "
                      f"({uptime:.1f} s of its own time)")
+        self._share_capabilities()
         self._start_ymm_probe()
         self._publish()
         self.log(f"lab: up in {time.monotonic() - began:.1f} s "
@@ -168,7 +169,6 @@ class Lab:
             if "ERROR" in text or "turns" not in text:
                 raise LabError(f"host {host.name}: the machine corrupts vector registers; "
                                f"nothing seen in this lab can be believed:\n{text}")
-            self._save_capabilities(host)
 
     def restage(self) -> None:
         """Brings the files of the stage directory, as they are now, into running hosts."""
@@ -295,20 +295,22 @@ class Lab:
         where = self._capabilities_dir()
         return {file.name: file.read_bytes() for file in where.glob("*.xml")}
 
-    def _save_capabilities(self, host: Host) -> None:
+    def _share_capabilities(self) -> None:
         """libvirt asks QEMU what it can do before it starts the first guest, which takes many
         seconds under emulation. The answer is the same at each boot, so it is kept."""
         target = self._capabilities_dir()
         if target.exists():
             return
+        self.log("lab: first boot of this kernel: libvirt questions QEMU, once")
+        first = self.hosts["a"]
+        first.run("virsh domcapabilities --virttype kvm", timeout=900)
         where = "/var/cache/libvirt/qemu/capabilities"
-        found = host.run(f"ls {where} 2>/dev/null", check=False).out.split()
-        if not found:
-            return
         work = target.with_name(f"{target.name}.tmp-{os.getpid()}")
         work.mkdir()
-        for name in found:
-            (work / name).write_bytes(host.get(f"{where}/{name}"))
+        for name in first.run(f"ls {where}").out.split():
+            (work / name).write_bytes(first.get(f"{where}/{name}"))
+            for other in list(self.hosts.values())[1:]:
+                other.put(f"{where}/{name}", work / name, 0o600)
         try:
             work.rename(target)
         except OSError:
