@@ -532,8 +532,11 @@ int ferry_tracker_act(struct ferry_tracker *trk, enum ferry_action action)
 
 	mutex_lock(&trk->ctl);
 	ret = ferry_gate_next(trk->state, action);
-	/* A freeze that still waits for writes in flight is not a basis to fence. */
-	if (action == FERRY_ACT_FENCE && !trk->drained)
+	/*
+	 * A freeze that still waits for writes in flight is not a basis to fence.
+	 * Behind a gate no write was ever let through.
+	 */
+	if (action == FERRY_ACT_FENCE && trk->state == FERRY_STATE_FROZEN && !trk->drained)
 		ret = -EBUSY;
 	if (ret > 0) {
 		cancel_delayed_work(&trk->watchdog);

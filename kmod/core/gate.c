@@ -18,9 +18,11 @@ static const u8 next_state[][FERRY_NR_ACTIONS] = {
 	[S(RECEIVING)] = {
 		[FERRY_ACT_GATE] = S(GATED),
 		[FERRY_ACT_OPEN] = S(TRACKING),
+		[FERRY_ACT_FENCE] = S(FENCED),
 	},
 	[S(GATED)] = {
 		[FERRY_ACT_OPEN] = S(TRACKING),
+		[FERRY_ACT_FENCE] = S(FENCED),
 	},
 };
 

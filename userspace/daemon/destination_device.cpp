@@ -234,6 +234,14 @@ void DestinationDisks::discard() {
   });
 }
 
+// As the volume was before: plain, or fenced if an earlier migration took its VM elsewhere. The gate becomes
+// the fence, so that there is no instant in between.
+Status DestinationDisks::put_back(Item& item) {
+  if (!item.attachment->replaced_fence()) return item.attachment->detach();
+  FERRY_TRY(item.attachment->tracker().fence());
+  return item.attachment->leave();
+}
+
 Status DestinationDisks::clean(bool keep) {
   stop_streams();
   std::optional<Error> first;
@@ -243,7 +251,7 @@ Status DestinationDisks::clean(bool keep) {
   };
   for (auto& item : items_) {
     if (item.attachment) {
-      if (auto done = item.attachment->detach(); !done) {
+      if (auto done = keep ? item.attachment->detach() : put_back(item); !done) {
         note(item, std::move(done).error());
         continue;  // a volume that still has the filter must not be removed
       }

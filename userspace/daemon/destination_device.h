@@ -62,6 +62,7 @@ class DestinationDisks : public migration::DestinationDevice {
   Status prepare_all();
   Status prepare_one(Item& item, const DiskReply& plan);
   Status clean(bool keep);
+  Status put_back(Item& item);
   Result<DiskDigest> verify_one(Item& item);
   Result<std::uint64_t> unexplained(Item& item, const std::vector<std::uint64_t>& differing);
 

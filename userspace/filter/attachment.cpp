@@ -67,6 +67,7 @@ struct Attachment::State {
   bool door_made = false;
   bool swapped = false;
   bool over = false;              // detached or left
+  bool replaced_fence = false;    // the volume was fenced before us
 
   const std::string& name() const { return volume.info.name; }
   Status open_volume(const AttachRequest& request);
@@ -99,6 +100,7 @@ Status Attachment::State::adopt_previous(const AttachRequest& request) {
   auto info = old->info();
   if (!info.ok()) return std::move(info).error();
   FERRY_TRY(check_replaceable(volume, info->state, request));
+  replaced_fence = info->state == FERRY_STATE_FENCED;
   previous = std::move(*old);
   return ok_status();
 }
@@ -196,6 +198,8 @@ Attachment& Attachment::operator=(Attachment&& other) noexcept {
   std::swap(state_, other.state_);  // the other's destructor ends what was here
   return *this;
 }
+
+bool Attachment::replaced_fence() const { return state_->replaced_fence; }
 
 Attachment::~Attachment() {
   if (!state_ || state_->over) return;

@@ -45,6 +45,8 @@ class Attachment {
   uint64_t size_bytes() const;
   const std::string& name() const;  // dm name of the volume
   bool in_place() const;
+  // The volume was fenced when we came: calling the session off has to fence it again.
+  bool replaced_fence() const;
   // False as soon as somebody replaced our table or the filter lost trust in its maps.
   bool intact();
 

@@ -44,6 +44,7 @@
  *   TRACKING  --FREEZE→ FROZEN --THAW→ TRACKING
  *   FROZEN    --FENCE→  FENCED --UNFENCE→ TRACKING
  *   RECEIVING --GATE→   GATED  --OPEN→ TRACKING     RECEIVING --OPEN→ TRACKING
+ *   RECEIVING, GATED --FENCE→ FENCED    (the disk's owner stays elsewhere)
  *
  * TRACKING   everything passes; writes are marked.
  * FROZEN     reads and empty flushes pass; writes wait. Ends by THAW, FENCE, the
