@@ -60,7 +60,7 @@ kmod: ## dm-ferry.ko for both Debian kernels of the lab, and the race test's neg
 
 .PHONY: stage
 stage: build kmod ## everything installed under build/stage, as the lab's hosts see it
-	@rm -rf $(BUILD)/stage && DESTDIR=$(CURDIR)/$(BUILD)/stage cmake --install $(BUILD) --prefix /usr >$(BUILD)/install.log
+	@rm -rf $(BUILD)/stage && DESTDIR=$(CURDIR)/$(BUILD)/stage cmake --install $(BUILD) --prefix /usr --strip >$(BUILD)/install.log
 	@tests/kmod/build-modules --stage $(BUILD)/kmod $(BUILD)/stage
 
 ##@ Test

@@ -11,11 +11,14 @@
 #include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/poll.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/vmalloc.h>
 
+#include "compat/compat.h"
 #include "tracker.h"
 
 /* Sizes of the first version: what every caller must at least pass. */
@@ -136,6 +139,58 @@ static __poll_t ferry_poll(struct file *filp, poll_table *wait)
 	return atomic_read(&trk->changes) != atomic_read(&file->seen) ? EPOLLPRI : 0;
 }
 
+/* Finds what an mmap offset speaks of. NULL = nothing that is retired now. */
+static void *retired_area(struct ferry_tracker *trk, u64 off, u64 len)
+{
+	unsigned int old = ferry_pair_other(&trk->pair);
+	char *base = (char *)trk->pair.bits[old];
+	u64 room = trk->geo.leaf_bytes;
+	u64 start = FERRY_MAP_OFF(old);
+
+	lockdep_assert_held(&trk->ctl);
+	if (!trk->pair.retired)
+		return NULL;
+	if (off >= FERRY_SUM_OFF(old)) {
+		base += room;
+		room = trk->geo.sum_bytes;
+		start = FERRY_SUM_OFF(old);
+	}
+	if (off < start || off - start > room || len > room - (off - start))
+		return NULL;
+	return base + (off - start);
+}
+
+/*
+ * Maps the retired map or its summary, read only. The pages stay mapped after
+ * RELEASE; what they show then means nothing. EACCES: writable; EINVAL: not the
+ * area that is retired now.
+ */
+static int map_retired(struct ferry_tracker *trk, struct vm_area_struct *vma)
+{
+	u64 len = vma->vm_end - vma->vm_start;
+	u64 done = 0;
+	char *area;
+	int err = 0;
+
+	if (vma->vm_flags & VM_WRITE)
+		return -EACCES;
+	/* A child of the owner must not keep the tracker owned. */
+	vm_flags_set(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
+	vm_flags_clear(vma, VM_MAYWRITE);
+
+	mutex_lock(&trk->ctl);
+	area = retired_area(trk, (u64)vma->vm_pgoff << PAGE_SHIFT, len);
+	if (!area)
+		err = -EINVAL;
+	for (; !err && done < len; done += PAGE_SIZE) {
+		err = vm_insert_page(vma, vma->vm_start + done,
+				     vmalloc_to_page(area + done));
+		cond_resched();
+	}
+	mutex_unlock(&trk->ctl);
+	return err;
+}
+
 static int ferry_mmap(struct file *filp, struct vm_area_struct *vma)
 {
 	struct ferry_file *file = filp->private_data;
@@ -145,7 +200,7 @@ static int ferry_mmap(struct file *filp, struct vm_area_struct *vma)
 		return -ENODEV;
 	if (!file->owner)
 		return -EPERM;
-	return ferry_tracker_mmap(trk, vma);
+	return map_retired(trk, vma);
 }
 
 /* ----------------------------------------------------------------- ioctls */

@@ -64,7 +64,13 @@ static void changed(struct ferry_tracker *trk)
 	sum_;								\
 })
 
-static void set_flags(struct ferry_tracker *trk, u32 set, u32 clear)
+/**
+ * ferry_tracker_set_flags() - change stored FERRY_TF_* flags; caller holds ctl
+ * @trk: the tracker
+ * @set: flags to set
+ * @clear: flags to clear
+ */
+void ferry_tracker_set_flags(struct ferry_tracker *trk, u32 set, u32 clear)
 {
 	u32 flags = (trk->flags & ~clear) | set;
 
@@ -100,11 +106,15 @@ static int check_trusted(struct ferry_tracker *trk)
 	return 0;
 }
 
-static void invalidate(struct ferry_tracker *trk)
+/**
+ * ferry_tracker_invalidate() - a write may have been missed; caller holds ctl
+ * @trk: the tracker
+ */
+void ferry_tracker_invalidate(struct ferry_tracker *trk)
 {
 	if (trk->flags & FERRY_TF_INVALID)
 		return;
-	set_flags(trk, FERRY_TF_INVALID, 0);
+	ferry_tracker_set_flags(trk, FERRY_TF_INVALID, 0);
 	ferry_netlink_event(trk, FERRY_EV_INVALID);
 	pr_warn("%s: the dirty map is no longer complete\n", trk->name);
 }
@@ -131,13 +141,17 @@ static void release_work(struct work_struct *work)
 	blk_finish_plug(&plug);
 }
 
-/* Ends a freeze that nobody thawed. */
-static void lose_freeze(struct ferry_tracker *trk, enum ferry_event event)
+/**
+ * ferry_tracker_lose_freeze() - end a freeze that nobody thawed; caller holds ctl
+ * @trk: the tracker
+ * @event: what to tell the listeners
+ */
+void ferry_tracker_lose_freeze(struct ferry_tracker *trk, enum ferry_event event)
 {
 	lockdep_assert_held(&trk->ctl);
 	if (trk->state != FERRY_STATE_FROZEN)
 		return;
-	set_flags(trk, FERRY_TF_FREEZE_LOST, 0);
+	ferry_tracker_set_flags(trk, FERRY_TF_FREEZE_LOST, 0);
 	set_state(trk, FERRY_STATE_TRACKING);
 	ferry_netlink_event(trk, event);
 }
@@ -152,7 +166,7 @@ static void watchdog_work(struct work_struct *work)
 	if (trk->state == FERRY_STATE_FROZEN && trk->drained &&
 	    time_after_eq(jiffies, trk->watchdog_at)) {
 		pr_warn("%s: nobody ended the freeze in time, thawing\n", trk->name);
-		lose_freeze(trk, FERRY_EV_WATCHDOG_THAW);
+		ferry_tracker_lose_freeze(trk, FERRY_EV_WATCHDOG_THAW);
 	}
 	mutex_unlock(&trk->ctl);
 }
@@ -325,6 +339,15 @@ int ferry_tracker_walk(int (*visit)(struct ferry_tracker *trk, void *data), void
 	return ret;
 }
 
+/**
+ * ferry_tracker_kick() - offer held bios to the present state again
+ * @trk: the tracker
+ */
+void ferry_tracker_kick(struct ferry_tracker *trk)
+{
+	queue_work(ferry_wq, &trk->release);
+}
+
 /* ------------------------------------------------------------------ owner */
 
 /**
@@ -341,7 +364,7 @@ int ferry_tracker_own(struct ferry_tracker *trk)
 	if (trk->flags & FERRY_TF_OWNED)
 		err = -EBUSY;
 	else
-		set_flags(trk, FERRY_TF_OWNED, 0);
+		ferry_tracker_set_flags(trk, FERRY_TF_OWNED, 0);
 	mutex_unlock(&trk->ctl);
 	return err;
 }
@@ -356,17 +379,13 @@ int ferry_tracker_own(struct ferry_tracker *trk)
 void ferry_tracker_disown(struct ferry_tracker *trk)
 {
 	mutex_lock(&trk->ctl);
-	set_flags(trk, 0, FERRY_TF_OWNED);
-	lose_freeze(trk, FERRY_EV_FREEZE_LOST);
+	ferry_tracker_set_flags(trk, 0, FERRY_TF_OWNED);
+	ferry_tracker_lose_freeze(trk, FERRY_EV_FREEZE_LOST);
 	ferry_pair_take_back(&trk->pair, &trk->geo);
 	mutex_unlock(&trk->ctl);
 }
 
 /* ---------------------------------------------------------------- control */
-
-/* Offsets for mmap: far apart, none is 0, each area has its own. */
-#define MAP_OFF(i)	((u64)((i) + 1) << 44)
-#define SUM_OFF(i)	(MAP_OFF(i) + (1ULL << 43))
 
 /**
  * ferry_tracker_swap() - retire the live map
@@ -401,9 +420,9 @@ int ferry_tracker_swap(struct ferry_tracker *trk, struct ferry_swap *arg)
 	old = ferry_pair_other(&trk->pair);
 	arg->dirty = ferry_map_count(&trk->geo, trk->pair.bits[old]);
 	ferry_pair_account(&trk->pair, arg->dirty);
-	arg->map_off = MAP_OFF(old);
+	arg->map_off = FERRY_MAP_OFF(old);
 	arg->map_len = trk->geo.leaf_bytes;
-	arg->sum_off = SUM_OFF(old);
+	arg->sum_off = FERRY_SUM_OFF(old);
 	arg->sum_len = trk->geo.sum_bytes;
 out:
 	mutex_unlock(&trk->ctl);
@@ -471,7 +490,7 @@ static int freeze_begin(struct ferry_tracker *trk, u64 *id)
 	if (ret > 0) {
 		*id = ++trk->freezes;
 		trk->drained = false;
-		set_flags(trk, 0, FERRY_TF_FREEZE_LOST);
+		ferry_tracker_set_flags(trk, 0, FERRY_TF_FREEZE_LOST);
 		set_state(trk, ret);
 		ret = 0;
 	}
@@ -555,7 +574,7 @@ int ferry_tracker_act(struct ferry_tracker *trk, enum ferry_action action)
 void ferry_tracker_disarm(struct ferry_tracker *trk)
 {
 	mutex_lock(&trk->ctl);
-	set_flags(trk, FERRY_TF_DISARMED, 0);
+	ferry_tracker_set_flags(trk, FERRY_TF_DISARMED, 0);
 	mutex_unlock(&trk->ctl);
 }
 
@@ -587,62 +606,6 @@ int ferry_tracker_mark(struct ferry_tracker *trk, u64 first, u64 nr)
 	}
 	mutex_unlock(&trk->ctl);
 	return 0;
-}
-
-/* Finds what an mmap offset speaks of. NULL = nothing that is retired now. */
-static void *retired_area(struct ferry_tracker *trk, u64 off, u64 len)
-{
-	unsigned int old = ferry_pair_other(&trk->pair);
-	char *base = (char *)trk->pair.bits[old];
-	u64 room = trk->geo.leaf_bytes;
-	u64 start = MAP_OFF(old);
-
-	lockdep_assert_held(&trk->ctl);
-	if (!trk->pair.retired)
-		return NULL;
-	if (off >= SUM_OFF(old)) {
-		base += room;
-		room = trk->geo.sum_bytes;
-		start = SUM_OFF(old);
-	}
-	if (off < start || off - start > room || len > room - (off - start))
-		return NULL;
-	return base + (off - start);
-}
-
-/**
- * ferry_tracker_mmap() - map the retired map or its summary, read only
- * @trk: the tracker
- * @vma: the area user space asks for
- *
- * The pages stay mapped after RELEASE; what they show then means nothing.
- *
- * Return: 0; -EACCES: writable; -EINVAL: not the area that is retired now.
- */
-int ferry_tracker_mmap(struct ferry_tracker *trk, struct vm_area_struct *vma)
-{
-	u64 len = vma->vm_end - vma->vm_start;
-	u64 done = 0;
-	char *area;
-	int err = 0;
-
-	if (vma->vm_flags & VM_WRITE)
-		return -EACCES;
-	/* A child of the owner must not keep the tracker owned. */
-	vm_flags_set(vma, VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
-	vm_flags_clear(vma, VM_MAYWRITE);
-
-	mutex_lock(&trk->ctl);
-	area = retired_area(trk, (u64)vma->vm_pgoff << PAGE_SHIFT, len);
-	if (!area)
-		err = -EINVAL;
-	for (; !err && done < len; done += PAGE_SIZE) {
-		err = vm_insert_page(vma, vma->vm_start + done,
-				     vmalloc_to_page(area + done));
-		cond_resched();
-	}
-	mutex_unlock(&trk->ctl);
-	return err;
 }
 
 /**
@@ -677,131 +640,6 @@ void ferry_tracker_info(struct ferry_tracker *trk, struct ferry_info *info)
 {
 	mutex_lock(&trk->ctl);
 	__ferry_tracker_info(trk, info);
-	mutex_unlock(&trk->ctl);
-}
-
-/* ----------------------------------------------------------------- target */
-
-/**
- * ferry_tracker_presuspend() - a table is about to be suspended
- * @ft: one of its lines
- *
- * dm will wait for every bio. A freeze ends here. What a gate holds is offered to
- * dm for requeueing if this is a noflush suspend (ferry_target_retry()); in a
- * flushing suspend dm waits until the gate opens.
- */
-void ferry_tracker_presuspend(struct ferry_target *ft)
-{
-	struct ferry_tracker *trk = ft->trk;
-
-	mutex_lock(&trk->ctl);
-	if (!ft->suspending) {
-		ft->suspending = true;
-		trk->suspending++;
-	}
-	lose_freeze(trk, FERRY_EV_FREEZE_LOST);
-	queue_work(ferry_wq, &trk->release);
-	mutex_unlock(&trk->ctl);
-}
-
-static void suspend_over(struct ferry_target *ft)
-{
-	lockdep_assert_held(&ft->trk->ctl);
-	if (ft->suspending) {
-		ft->suspending = false;
-		ft->trk->suspending--;
-	}
-}
-
-static void unbind(struct ferry_target *ft)
-{
-	struct ferry_tracker *trk = ft->trk;
-
-	lockdep_assert_held(&trk->ctl);
-	if (!ft->bound)
-		return;
-	ft->bound = false;
-	trk->bound_sectors -= ft->ti->len;
-	if (trk->bound_sectors != trk->sectors)
-		set_flags(trk, 0, FERRY_TF_BOUND);
-}
-
-/**
- * ferry_tracker_presuspend_undo() - the suspend failed, the table stays live
- * @ft: one of its lines
- */
-void ferry_tracker_presuspend_undo(struct ferry_target *ft)
-{
-	mutex_lock(&ft->trk->ctl);
-	suspend_over(ft);
-	mutex_unlock(&ft->trk->ctl);
-}
-
-/**
- * ferry_tracker_postsuspend() - the table carries no I/O any more
- * @ft: one of its lines
- */
-void ferry_tracker_postsuspend(struct ferry_target *ft)
-{
-	mutex_lock(&ft->trk->ctl);
-	suspend_over(ft);
-	unbind(ft);
-	mutex_unlock(&ft->trk->ctl);
-}
-
-/**
- * ferry_tracker_resume() - the table is about to carry I/O
- * @ft: one of its lines
- */
-void ferry_tracker_resume(struct ferry_target *ft)
-{
-	struct ferry_tracker *trk = ft->trk;
-
-	mutex_lock(&trk->ctl);
-	ft->was_resumed = true;
-	set_flags(trk, 0, FERRY_TF_DISARMED);
-	if (trk->gap) {
-		trk->gap = false;
-		invalidate(trk);
-	}
-	if (!ft->bound) {
-		ft->bound = true;
-		trk->bound_sectors += ft->ti->len;
-	}
-	if (trk->bound_sectors == trk->sectors) {
-		set_flags(trk, FERRY_TF_BOUND, 0);
-		ferry_netlink_event(trk, FERRY_EV_BOUND);
-	} else {
-		set_flags(trk, 0, FERRY_TF_BOUND);
-	}
-	mutex_unlock(&trk->ctl);
-}
-
-/**
- * ferry_tracker_dtr() - a line of a table is destroyed
- * @ft: the line
- *
- * dm destroys a replaced table after it resumed the new one. So a tracker that is
- * not bound again by now has lost its table: on purpose after a disarm, behind
- * our back otherwise.
- */
-void ferry_tracker_dtr(struct ferry_target *ft)
-{
-	struct ferry_tracker *trk = ft->trk;
-
-	mutex_lock(&trk->ctl);
-	suspend_over(ft);
-	unbind(ft);
-	if (!ft->was_resumed || trk->flags & FERRY_TF_BOUND)
-		goto out;
-	if (trk->flags & FERRY_TF_DISARMED) {
-		trk->gap = true;
-	} else if (!(trk->flags & FERRY_TF_DETACHED)) {
-		set_flags(trk, FERRY_TF_DETACHED, 0);
-		ferry_netlink_event(trk, FERRY_EV_DETACHED);
-		invalidate(trk);
-	}
-out:
 	mutex_unlock(&trk->ctl);
 }
 

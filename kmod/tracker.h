@@ -109,6 +109,10 @@ struct ferry_target {
 	bool suspending;
 };
 
+/* Offsets for mmap: far apart, none is 0, each area has its own. */
+#define FERRY_MAP_OFF(i)	((u64)((i) + 1) << 44)
+#define FERRY_SUM_OFF(i)	(FERRY_MAP_OFF(i) + (1ULL << 43))
+
 /* Registry and lifetime */
 struct ferry_tracker *ferry_tracker_create(const struct ferry_create *arg);
 struct ferry_tracker *ferry_tracker_find(const uuid_t *uuid);
@@ -126,11 +130,16 @@ int ferry_tracker_freeze(struct ferry_tracker *trk, u32 timeout_ms, u32 watchdog
 int ferry_tracker_act(struct ferry_tracker *trk, enum ferry_action action);
 void ferry_tracker_disarm(struct ferry_tracker *trk);
 int ferry_tracker_mark(struct ferry_tracker *trk, u64 first, u64 nr);
-int ferry_tracker_mmap(struct ferry_tracker *trk, struct vm_area_struct *vma);
 void ferry_tracker_info(struct ferry_tracker *trk, struct ferry_info *info);
 void __ferry_tracker_info(struct ferry_tracker *trk, struct ferry_info *info);
 
-/* Target */
+/* For bind.c, with ctl held */
+void ferry_tracker_set_flags(struct ferry_tracker *trk, u32 set, u32 clear);
+void ferry_tracker_lose_freeze(struct ferry_tracker *trk, enum ferry_event event);
+void ferry_tracker_invalidate(struct ferry_tracker *trk);
+void ferry_tracker_kick(struct ferry_tracker *trk);
+
+/* Target (bind.c) */
 void ferry_tracker_presuspend(struct ferry_target *ft);
 void ferry_tracker_presuspend_undo(struct ferry_target *ft);
 void ferry_tracker_postsuspend(struct ferry_target *ft);

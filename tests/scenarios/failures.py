@@ -21,7 +21,8 @@ def run(lab):
             guest.need_only_on("a")
             guest.need_plain("a")
             guest.need_no_leftovers("b")
-            guest.verify()
+            guest.need_green()
+        guest.verify()
 
 
 def fails(guest, code, words, destination="b", options="", vm=None):

@@ -16,10 +16,11 @@ def run(lab):
             guest.need_only_on(destination)
             guest.need_fenced(source)
             guest.need_plain(destination)
-            guest.verify()
+            guest.verify_disk()
             lab.log(f"migration {n} of {TIMES}: {source} -> {destination}, {len(job['rounds'])} rounds, "
                     f"{job['total_ms']} ms")
             source, destination = destination, source
+        guest.verify()
     result = observer.result
     need(result["ok"], f"signs of life: {result['faults']}")
     need(len(result["switches"]) == TIMES, f"{len(result['switches'])} switches instead of {TIMES}")

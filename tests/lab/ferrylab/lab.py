@@ -230,7 +230,7 @@ class Lab:
     def _qemu_argv(self, name: str, directory: pathlib.Path, port: int) -> list[str]:
         quiet = ("console=ttyS0 loglevel=5 mitigations=off net.ifnames=0 audit=0 panic=-1 "
                  # The emulated clock of a starved vCPU must not look like a kernel fault.
-                 "watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=180 "
+                 "no_timer_check watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=180 "
                  "systemd.show_status=0 systemd.unit=lab.target idle=halt")
         cpu = (["-accel", "kvm", "-cpu", "host"] if self.accel == "kvm"
                else ["-accel", "tcg,thread=multi", "-cpu", "max"])
