@@ -71,7 +71,7 @@ def wrong_key(lab, guest):
     for name, content in lab.identity.foreign_pki("b", "10.77.0.2").items():
         lab.b.put(f"/etc/ferry/pki/{name}", content, 0o600)
     lab.b.run("systemctl restart ferryd")
-    fails(guest, 1, ["certificate"], options="--create")
+    fails(guest, 3, ["certificate", "CA"], options="--create")
     lab.b.run("cp -a /run/pki/. /etc/ferry/pki/ && rm -r /run/pki && systemctl restart ferryd")
     no_volumes_on_b(guest)
 

@@ -186,8 +186,9 @@ void OutgoingJob::start() {
   post({T::start});
   loop_.post([this] { tick(); });
   if (plan_.request.timeout_s) {
-    loop_.post_after(std::chrono::seconds(*plan_.request.timeout_s), [this] {
-      if (!ended_) abort();
+    // The job may be over and forgotten by then.
+    loop_.post_after(std::chrono::seconds(*plan_.request.timeout_s), [self = weak_from_this()] {
+      if (auto job = self.lock(); job && !job->ended()) job->abort();
     });
   }
 }

@@ -29,7 +29,7 @@ struct MigrationPlan {
 // Errors: not_found (VM, volume), unsupported (a disk that cannot be moved), usage (roles of unknown disks).
 Result<MigrationPlan> make_plan(const Config& config, hypervisor::Libvirt& libvirt, const api::StartRequest& request);
 
-class OutgoingJob {
+class OutgoingJob : public std::enable_shared_from_this<OutgoingJob> {
  public:
   OutgoingJob(const Config& config, ControlLoop& loop, std::string id, MigrationPlan plan,
               std::function<void(const api::JobStatus&)> changed);
