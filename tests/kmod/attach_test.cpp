@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Putting the filter into live, busy volumes and taking it out again; undo; others who change tables.
+// The filter goes into live, busy volumes and out again; undo; others who change tables.
 #include <fcntl.h>
 #include <linux/loop.h>
 #include <sys/ioctl.h>

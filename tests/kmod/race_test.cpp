@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // No write is ever lost. Each write takes 1.5 s to land below the filter while the copier swaps and
-// copies all the time: a filter that marks too early lets the copier read a block before the write has
-// landed, and forgets it. The module built with FERRY_MARK_AT_SUBMIT=1 is that filter; there this test
-// must fail with "lost N blocks", N > 0. A test that cannot fail would prove nothing.
+// copies all the time: a filter that marks too early lets the copier read a block before the write
+// has landed, and forgets it. The module built with FERRY_MARK_AT_SUBMIT=1 is that filter; there
+// this test must fail with "lost N blocks", N > 0. A test that cannot fail would prove nothing.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -26,7 +26,8 @@ constexpr unsigned kDepth = 512;
 // What a destination would hold: swaps, and copies what the retired map names.
 class Copier {
  public:
-  Copier(filter::Tracker& tracker, int door) : tracker_(tracker), door_(door), copy_(kBlocks * kBlock) {
+  Copier(filter::Tracker& tracker, int door)
+      : tracker_(tracker), door_(door), copy_(kBlocks * kBlock) {
     all();
   }
   void all() { copy_run({0, kBlocks}); }

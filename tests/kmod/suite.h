@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Helpers of the kernel suite: devices that clean up after themselves, direct I/O, background writes,
-// and the look into the kernel's log after each test. For use inside tests only: failures are
-// reported through GoogleTest. Not thread-safe unless said so.
+// Helpers of the kernel suite: devices that clean up after themselves, direct I/O, background
+// writes, and the look into the kernel's log after each test. For use inside tests only: failures
+// are reported through GoogleTest. Not thread-safe unless said so.
 #pragma once
 
 #include <gmock/gmock.h>
@@ -90,7 +90,7 @@ class LogicalVolume {
   std::string name_, path_;
 };
 
-// A volume made of one linear line over the suite's base volume. What a test writes to is mostly this:
+// A volume made of one linear line over the suite's base volume. Most tests write to one of these:
 // the lvm commands take seconds each on an emulated host.
 class TestVolume {
  public:
@@ -106,8 +106,8 @@ class TestVolume {
   std::string name_;
 };
 
-// Makes the base volume before the first test and removes it after the last. $FERRY_TEST_DEVICE names a
-// device of at least 256 MiB to be used instead, whose contents are lost.
+// Makes the base volume before the first test and removes it after the last. $FERRY_TEST_DEVICE
+// names a device of at least 256 MiB to be used instead, whose contents are lost.
 class BaseVolume : public testing::Environment {
  public:
   void SetUp() override;

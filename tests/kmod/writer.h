@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// BusyWriter: keeps many direct 4 KiB writes in flight through io_uring, like a guest's disk queue, and
-// can tell afterwards what every block must contain. Start, let it run, stop, verify.
+// BusyWriter: keeps many direct 4 KiB writes in flight through io_uring, like a guest's disk queue,
+// and can tell afterwards what every block must contain. Start, let it run, stop, verify.
 #pragma once
 
 #include <atomic>

@@ -24,7 +24,8 @@ struct ProcessOptions {
 };
 
 // argv[0] is looked up in PATH. The environment is the caller's with LC_ALL=C, so that messages can
-// be recognised. A non-zero exit status is no error here; not being able to start, or a timeout, is.
+// be recognised. A non-zero exit status is no error here; not being able to start, or a timeout,
+// is one.
 Result<ProcessOutput> run_process(const std::vector<std::string>& argv,
                                   const ProcessOptions& options = {});
 

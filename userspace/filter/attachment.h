@@ -2,7 +2,7 @@
 // Attachment: the filter inside one live device-mapper volume, and the daemon's own door past it.
 // A volume made of linear lines gets ferry lines in their place (no second layer); one of another
 // stateless type is stacked on NAME-ferryreal. Every step that fails undoes the steps before it.
-// Owning: the tracker's fd, the door, and a guard descriptor on the volume that keeps lvremove away.
+// Owning: the tracker's fd, the door, and a guard descriptor on the volume, against lvremove.
 // Thread-safety: one thread at a time; move-only.
 #pragma once
 

@@ -64,7 +64,8 @@ Result<DecodedAttributes> decode_message(nl_msg* message) {
     return make_error(Errc::protocol, "a netlink message of the filter is too short");
   int length = 0;
   const nlattr* first = attributes_of(message, length);
-  return decode_attributes({reinterpret_cast<const std::byte*>(first), static_cast<size_t>(length)});
+  return decode_attributes(
+      {reinterpret_cast<const std::byte*>(first), static_cast<size_t>(length)});
 }
 
 int take_tracker(nl_msg* message, void* argument) {

@@ -76,7 +76,8 @@ TEST(MapViewTest, HugeMaximumDoesNotOverflow) {
 
 TEST(MapViewTest, SummaryIsUsed) {
   BitMap map(4 * MapView::kBlocksPerPage);
-  map.leaf()[MapView::kBlocksPerPage / 64 + 3] = 1;  // a bit without its summary bit is not looked for
+  // A bit without its summary bit is not looked for.
+  map.leaf()[MapView::kBlocksPerPage / 64 + 3] = 1;
   EXPECT_FALSE(map.view().next_run(0, 16));
 }
 

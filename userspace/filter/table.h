@@ -53,14 +53,14 @@ Result<DmTable> ferry_to_linear(const DmTable& table);
 DmTable stacked_ferry(const std::string& device, uint64_t sectors, const TrackerUuid& uuid);
 
 // True for target types of which a second instance may exist over the same devices for a moment,
-// which stacking needs. Types with their own metadata on disk (raid, cache, snapshot) do not allow it.
+// which stacking needs. Types with metadata of their own on disk (raid, cache) do not allow it.
 bool may_be_stacked(std::string_view type);
 
 // Names of the devices that belong to a filtered volume.
 std::string door_name(const std::string& volume);
 std::string lower_name(const std::string& volume);
-// Their dm uuids: the volume's own uuid with a suffix, so that LVM's udev rules see a hidden layer of
-// the volume and keep away from what is inside (the guest's own volume groups).
+// Their dm uuids: the volume's own uuid with a suffix, so that LVM's udev rules see a hidden layer
+// of the volume and keep away from what is inside (the guest's own volume groups).
 std::string door_uuid(const std::string& volume_uuid, const std::string& volume_name);
 std::string lower_uuid(const std::string& volume_uuid, const std::string& volume_name);
 

@@ -38,7 +38,7 @@ TEST(UuidTest, RandomOnesDifferAndAreVersionFour) {
 
 TEST(TableTest, TextAndBackIsByteIdentical) {
   for (const char* text : {kLinear, kFerry, "0 100 zero", "0 8 thin 253:4 7",
-                           "0 64 crypt aes-xts-plain64 :64:logon:cryptsetup 0 8:1 32768 1 discards"}) {
+                           "0 64 crypt aes-xts-plain64 :64:logon:ferry 0 8:1 32768 1 discards"}) {
     auto table = parse_table(text);
     ASSERT_TRUE(table) << text;
     EXPECT_EQ(to_text(*table), text);

@@ -110,7 +110,7 @@ Result<Tracker> Tracker::create(const TrackerUuid& uuid, const std::string& name
   if (ioctl(fd->get(), FERRY_IOC_CREATE, &raw) != 0) {
     int sys = errno;
     return sys_error("cannot make a tracker for " + name, sys,
-                     sys == ENOMEM ? "free memory on this host, or use larger blocks" : hint_of(sys));
+                     sys == ENOMEM ? "free memory on this host" : hint_of(sys));
   }
   Tracker tracker(std::move(*fd), uuid);
   FERRY_TRY(tracker.learn());

@@ -51,8 +51,8 @@ bool has_swap_signature(int fd) {
          std::strcmp(type, "swap") == 0;
 }
 
-// QEMU opens a disk without claiming it; of a device-mapper volume the open count tells. To be asked
-// before this process opens the volume itself.
+// QEMU opens a disk without claiming it; of a device-mapper volume the open count tells. To be
+// asked before this process opens the volume itself.
 bool has_openers(const std::string& dm_name) {
   auto output = run_process({"dmsetup", "info", "-c", "--noheadings", "-o", "open", dm_name},
                             {.timeout_ms = 30'000});

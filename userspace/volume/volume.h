@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// What a path is: size, kind, role, whether somebody uses it; and making and removing logical volumes.
+// What a path is: size, kind, role, whether it is in use; making and removing logical volumes.
 // LVM is asked through its own commands, run without a shell.
 // Thread-safety: the calls are independent; LVM's own locks order its commands.
 #pragma once
