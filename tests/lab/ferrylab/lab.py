@@ -91,6 +91,8 @@ class Lab:
         prepared = time.monotonic()
         for host in self.hosts.values():
             host.start()
+            if self.options.hosts > 1:
+                self._wait_for_link_socket(host)
         for host in self.hosts.values():
             uptime = host.wait_ready()
             self.log(f"lab: host {host.name} ready after {time.monotonic() - prepared:.1f} s "
@@ -272,6 +274,21 @@ class Lab:
         for host in self.hosts.values():
             if host.alive():
                 host.qmp("set_link", name="link", up=up)
+
+    def _wait_for_link_socket(self, host: Host) -> None:
+        """QEMU connects its end of the cable once, and for ever stays without it when the other
+        end does not listen yet."""
+        path, listening = str(self.dir / "link.sock"), 0x10000
+        deadline = time.monotonic() + 60
+        while host.name == "a":
+            for line in pathlib.Path("/proc/net/unix").read_text().splitlines():
+                fields = line.split()
+                if fields[-1] == path and int(fields[3], 16) & listening:
+                    return
+            if not host.alive() or time.monotonic() > deadline:
+                raise LabError("host a does not open its end of the link: "
+                               + (host.dir / "qemu.log").read_text(errors="replace"))
+            time.sleep(0.02)
 
     def _build_ymm_probe(self, stage: pathlib.Path) -> None:
         target = stage / "usr/lib/ferry-lab/ymmprobe"
