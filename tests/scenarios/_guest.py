@@ -142,6 +142,21 @@ class Guest(LabGuest):
         return run, job
 
 
+    def begin_slowly(self, source, destination, options=""):
+        """A migration that has copied something and still has minutes to go: (background command, job id)."""
+        host = self.lab.hosts[source]
+        command = host.spawn(f"migrate-ctl migrate web1 {destination} --json --bandwidth 1MiB {options}")
+
+        def copying():
+            need(command.poll() is None, f"the migration ended by itself: {command.out}")
+            answer = host.run("migrate-ctl jobs --json", check=False)
+            jobs = json.loads(answer.out)["jobs"] if answer.rc == 0 else []
+            running = [j for j in jobs if j["state"] == "precopy" and j["progress"] > 0.01]
+            return running[0]["id"] if running else None
+
+        return command, host.wait_for(copying, 90, "the first round to be under way")
+
+
 def need_equal_digests(job):
     for disk in job["disks"]:
         if disk["role"] != "scratch":

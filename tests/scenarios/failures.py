@@ -8,10 +8,6 @@ from _guest import DATA_MIB, MIB, SWAP_MIB, Guest, need
 
 TIMEOUT = 1500
 
-# Slow enough that a migration is still in its first round when something happens to it.
-SLOW = "--bandwidth 1MiB"
-
-
 def run(lab):
     with Guest(lab) as guest:
         for case in (unknown_vm, unknown_host, missing_volume, small_volume, busy_volume, wrong_key, daemon_down,
@@ -83,20 +79,6 @@ def daemon_down(lab, guest):
     lab.b.wait_for("test -S /run/ferry/ctl.sock", 30, "ferryd on b")
 
 
-def start_slow(lab):
-    """A migration that has copied something and still has much to do; returns (background command, job id)."""
-    command = lab.a.spawn(f"migrate-ctl migrate web1 b --create --json {SLOW}")
-
-    def copying():
-        need(command.poll() is None, f"the migration ended by itself: {command.out}")
-        answer = lab.a.run("migrate-ctl jobs --json", check=False)
-        jobs = json.loads(answer.out)["jobs"] if answer.rc == 0 else []
-        running = [j for j in jobs if j["state"] == "precopy" and j["progress"] > 0.01]
-        return running[0]["id"] if running else None
-
-    return command, lab.a.wait_for(copying, 60, "the first round to be under way")
-
-
 def need_end(lab, guest, command, code, state, timeout=90):
     done = command.wait(timeout, check=False)
     need(done.rc == code, f"exit status {done.rc} instead of {code}: {done.out}")
@@ -110,19 +92,19 @@ def need_end(lab, guest, command, code, state, timeout=90):
 
 
 def abort_in_precopy(lab, guest):
-    command, job = start_slow(lab)
+    command, job = guest.begin_slowly("a", "b", "--create")
     lab.a.run(f"migrate-ctl abort {job}")
     need_end(lab, guest, command, 1, "aborted")
 
 
 def ctrl_c_in_precopy(lab, guest):
-    command, _job = start_slow(lab)
+    command, _job = guest.begin_slowly("a", "b", "--create")
     lab.a.run("pkill -INT -x migrate-ctl")
     need_end(lab, guest, command, 1, "aborted")
 
 
 def link_cut_in_precopy(lab, guest):
-    command, _job = start_slow(lab)
+    command, _job = guest.begin_slowly("a", "b", "--create")
     lab.cut_link()
     try:
         done = command.wait(90, check=False)

@@ -19,7 +19,20 @@ def run(lab):
         guest.need_fenced("a")
         guest.need_plain("b")
         need(guest.swap_in_use_mib() > 8, "the guest does not swap")
+        called_off_on_the_way_back(lab, guest)
         for volume in ("web1", "web1-swap"):
             lab.a.run(f"migrate-ctl release /dev/vg/{volume}")
             lab.a.run(f"dd if=/dev/zero of=/dev/vg/{volume} bs=4k count=1 oflag=direct conv=notrunc")
         guest.need_plain("a")
+
+
+def called_off_on_the_way_back(lab, guest):
+    """The old home's volumes were on their way to being written again: they must be fenced as before."""
+    command, job = guest.begin_slowly("b", "a")
+    lab.b.run(f"migrate-ctl abort {job}")
+    need(command.wait(90, check=False).rc == 1, f"the aborted migration did not end with 1: {command.out}")
+    guest.need_only_on("b")
+    guest.need_plain("b")
+    lab.a.wait_for("! dmsetup ls | grep -q -e -ferry", 60, "a to have taken its part back")
+    guest.need_fenced("a")
+    guest.need_green()
