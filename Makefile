@@ -18,7 +18,7 @@ PACKAGES := build-essential cmake ninja-build pkg-config python3 git ca-certific
   libzstd-dev liblz4-dev libxxhash-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libcpp-httplib-dev \
   libdevmapper-dev libblkid-dev libsystemd-dev libgtest-dev libgmock-dev \
   clang libclang-rt-14-dev scdoc openssl curl shellcheck \
-  mmdebstrap qemu-system-x86 qemu-utils busybox-static openssh-client cpio kmod zstd xz-utils fdisk \
+  mmdebstrap qemu-system-x86 qemu-utils busybox-static openssh-client cpio kmod zstd xz-utils e2fsprogs \
   bc flex bison libelf-dev dwarves sparse iproute2
 
 ##@ Start here
