@@ -50,7 +50,8 @@ class LabGuest:
         self.create_volumes(host)
         path = f"/root/{self.name}.xml"
         host.put(path, self.xml)
-        host.run(f"virsh -q define {path} && virsh -q start {self.name}")
+        # On a starved machine libvirt takes minutes to get QEMU and its monitor going.
+        host.run(f"virsh -q define {path} && virsh -q start {self.name}", timeout=420)
 
     def wait_ready(self, timeout_s=400.0, swap_kib=SWAP_WANTED_KIB):
         """Waits until everything runs and swap is in use; returns the last beat."""
