@@ -243,7 +243,7 @@ void OutgoingJob::fill_copy(api::JobStatus& s) {
   if (memory.total_bytes > 0) s.memory = {memory.processed_bytes, memory.remaining_bytes, memory.total_bytes};
   const double part = copy.round_total_bytes
                           ? static_cast<double>(copy.round_done_bytes) / static_cast<double>(copy.round_total_bytes)
-                          : 1.0;
+                          : (copy.round == 0 ? 0.0 : 1.0);
   const double memory_part = memory.total_bytes ? 1.0 - static_cast<double>(memory.remaining_bytes) /
                                                             static_cast<double>(memory.total_bytes)
                                                 : 0.0;
