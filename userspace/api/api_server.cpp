@@ -24,6 +24,9 @@ using httplib::Response;
 
 // Our largest request is a start request with 256 roles: about 10 KiB.
 constexpr size_t kBodyBytesMax = 64 * 1024;
+// How long, and for how much, a refused client may go on sending.
+constexpr std::chrono::seconds kLingerTime{2};
+constexpr size_t kLingerBytesMax = 1 << 20;
 constexpr size_t kKeepAliveRequestsMax = 1000;
 // How soon a watcher that went away is noticed when there is nothing to send.
 constexpr std::chrono::milliseconds kWatchSlice{1'000};
@@ -151,6 +154,7 @@ class ApiServer::Impl {
   void set_up_routes();
   void accept_loop();
   void start_connection(Fd socket);
+  void let_it_finish(int fd);
   void serve_connection(int fd);
   void refuse(int fd, int status, const Error& error);
   httplib::Server::HandlerResponse check_request(const Request& req, Response& res);
@@ -332,6 +336,25 @@ void ApiServer::Impl::serve_connection(int fd) {
     if (!router_.serve(stream, last) || last || caller.close || stream.broken()) break;
   }
   current_caller = nullptr;
+  if (caller.close) let_it_finish(fd);
+}
+
+// A request that was refused by its head may still be on its way. Closing now would break the client's
+// sending, and it would never read why: so what it still sends is read and forgotten, within bounds.
+void ApiServer::Impl::let_it_finish(int fd) {
+  ::shutdown(fd, SHUT_WR);
+  const auto deadline = std::chrono::steady_clock::now() + kLingerTime;
+  std::array<char, 4096> forgotten;
+  for (size_t bytes = 0; bytes < kLingerBytesMax;) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
+        deadline - std::chrono::steady_clock::now());
+    std::array<pollfd, 2> waiters{{{fd, POLLIN, 0}, {stop_fd_.get(), POLLIN, 0}}};
+    if (left.count() <= 0 || ::poll(waiters.data(), waiters.size(), static_cast<int>(left.count())) <= 0) return;
+    if (waiters[1].revents != 0) return;
+    const ssize_t n = ::recv(fd, forgotten.data(), forgotten.size(), 0);
+    if (n <= 0) return;
+    bytes += static_cast<size_t>(n);
+  }
 }
 
 void ApiServer::Impl::refuse(int fd, int status, const Error& error) {
