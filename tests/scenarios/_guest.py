@@ -126,7 +126,7 @@ class Guest(LabGuest):
 
     # --- moving it ---
 
-    def migrate(self, source, destination, options="", check=True, timeout=400):
+    def migrate(self, source, destination, options="", check=True, timeout=900):
         """Runs migrate-ctl on `source`; returns (Run, job as a dict or None)."""
         run = self.lab.hosts[source].run(f"migrate-ctl migrate web1 {destination} --json {options}",
                                          check=False, timeout=timeout)

@@ -4,6 +4,8 @@ on a, every record and page verifies, digests are equal, the source refuses writ
 
 from _guest import Guest, need
 
+TIMEOUT = 1500
+
 
 def run(lab):
     with Guest(lab) as guest:

@@ -4,7 +4,7 @@ only, all its records and pages right, equal digests, and a fence on the side it
 
 from _guest import Guest, need
 
-TIMEOUT = 1800
+TIMEOUT = 2700
 TIMES = 10
 
 
