@@ -34,7 +34,6 @@ class ControlLoop {
     post([&] { answer.set_value(question()); });
     return future.get();
   }
-  bool on_loop() const { return std::this_thread::get_id() == thread_.get_id(); }
 
  private:
   void run();

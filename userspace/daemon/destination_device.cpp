@@ -299,9 +299,4 @@ std::vector<DiskDigest> DestinationDisks::digests() const {
   return digests_;
 }
 
-std::uint64_t DestinationDisks::received_bytes() const {
-  std::lock_guard lock(mutex_);
-  return receiver_ ? receiver_->received_bytes() : 0;
-}
-
 }  // namespace ferry::daemon

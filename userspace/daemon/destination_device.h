@@ -48,7 +48,6 @@ class DestinationDisks : public migration::DestinationDevice {
 
   std::vector<DiskReply> reply() const;           // valid once prepared
   std::vector<DiskDigest> digests() const;        // valid once verified
-  std::uint64_t received_bytes() const;
 
  private:
   struct Item {

@@ -129,7 +129,7 @@ Result<MigrationPlan> make_plan(const Config& config, hypervisor::Libvirt& libvi
     auto planned = plan_disk(disk, static_cast<std::uint32_t>(plan.disks.size()), request);
     if (!planned) return std::move(planned).error();
     plan.prepare.disks.push_back({planned->index, planned->target, planned->path,
-                                  std::string(api::name_of(api_role(planned->role))), planned->size_bytes,
+                                  volume::role_name(planned->role), planned->size_bytes,
                                   planned->logical_block_size});
     plan.disks.push_back(std::move(*planned));
   }

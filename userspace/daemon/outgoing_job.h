@@ -41,7 +41,6 @@ class OutgoingJob : public std::enable_shared_from_this<OutgoingJob> {
   void wait_ended();
   const std::string& id() const { return id_; }
   api::JobStatus status() const;
-  const std::vector<SourceDisk>& disks() const { return plan_.disks; }
 
  private:
   void post(migration::SourceEvent event);

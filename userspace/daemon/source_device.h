@@ -73,7 +73,6 @@ class SourceDisks : public migration::SourceDevice {
   void leave_fenced() override;
 
   CopyProgress progress() const;
-  const std::vector<SourceDisk>& disks() const { return disks_; }
 
  private:
   struct Item {
