@@ -71,7 +71,7 @@ Result<CommandLine> parse_command_line(int argc, const char* const* argv) {
   } catch (const po::error& e) {
     return make_error(Errc::usage, e.what(), 0, "see ferryd --help and ferry.conf(5)");
   }
-  if (line.config.streams < 1 || line.config.streams > kMaxStreams)
+  if (line.config.streams < 1 || line.config.streams > api::kStreamsMax)
     return make_error(Errc::usage, "streams must be 1 to 16");
   return line;
 }

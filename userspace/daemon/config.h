@@ -25,7 +25,6 @@ struct Config {
   bool verbose = false;
 };
 
-constexpr unsigned kMaxStreams = 16;
 
 struct CommandLine {
   Config config;

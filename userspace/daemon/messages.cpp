@@ -5,6 +5,8 @@
 #include <limits>
 #include <type_traits>
 
+#include "api/api_types.h"
+
 namespace ferry::daemon {
 namespace {
 
@@ -186,7 +188,7 @@ Result<PrepareRequest> prepare_request_from(const Json& json) {
     if (d.role != "data" && d.role != "swap" && d.role != "scratch") disk.fault("gives a disk an unknown role");
     m.disks.push_back(std::move(d));
   });
-  if (!r.error() && (m.streams < 1 || m.streams > 16)) r.fault("asks for an impossible number of streams");
+  if (!r.error() && (m.streams < 1 || m.streams > api::kStreamsMax)) r.fault("asks for an impossible number of streams");
   if (r.error()) return *r.error();
   return m;
 }

@@ -124,7 +124,7 @@ Result<MigrationPlan> make_plan(const Config& config, hypervisor::Libvirt& libvi
   plan.prepare.vm = request.vm;
   plan.prepare.create = request.create;
   plan.prepare.streams = static_cast<unsigned>(
-      std::min<std::uint64_t>(request.streams.value_or(config.streams), kMaxStreams));
+      std::min<std::uint64_t>(request.streams.value_or(config.streams), api::kStreamsMax));
   for (const auto& disk : plan.domain.disks) {
     auto planned = plan_disk(disk, static_cast<std::uint32_t>(plan.disks.size()), request);
     if (!planned) return std::move(planned).error();
