@@ -311,7 +311,7 @@ static void set_up(struct dm_target *ti, struct ferry_target *ft)
 	ti->num_secure_erase_bios = 1;
 	ti->num_write_zeroes_bios = 1;
 	/* Held bios are submitted by dm_submit_bio_remap(). */
-	ti->accounts_remapped_io = true;
+	compat_accounts_remapped_io(ti);
 	/* Right in every state: an empty flush always passes (core/gate.c). */
 	compat_flush_bypasses_map(ti);
 }

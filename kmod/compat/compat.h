@@ -7,6 +7,8 @@
 #ifndef FERRY_COMPAT_H
 #define FERRY_COMPAT_H
 
+#include <linux/bio.h>
+#include <linux/blkdev.h>
 #include <linux/device-mapper.h>
 #include <linux/mm.h>
 
@@ -29,6 +31,33 @@ static inline void compat_flush_bypasses_map(struct dm_target *ti)
 	ti->flush_bypasses_map = true;
 #endif
 }
+
+#ifndef HAVE_BIO_CLEAR_POLLED
+static inline void bio_clear_polled(struct bio *bio)
+{
+	bio->bi_opf &= ~REQ_HIPRI;
+}
+#endif
+
+/* dm core begins its accounting of a held bio when it is submitted at last. */
+static inline void compat_accounts_remapped_io(struct dm_target *ti)
+{
+#ifdef HAVE_DM_SUBMIT_BIO_REMAP
+	ti->accounts_remapped_io = true;
+#endif
+}
+
+#ifndef HAVE_DM_SUBMIT_BIO_REMAP
+/* Always with the device that the clone already names. */
+static inline void dm_submit_bio_remap(struct bio *clone, struct bio *unused)
+{
+	submit_bio_noacct(clone);
+}
+#endif
+
+#ifndef DM_TARGET_PASSES_CRYPTO
+#define DM_TARGET_PASSES_CRYPTO 0
+#endif
 
 #ifdef HAVE_GENL_MCAST_FLAGS
 #define COMPAT_MCAST_SYS_ADMIN	.flags = GENL_MCAST_CAP_SYS_ADMIN,

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from . import accel, runner, tree
+from . import accel, kernels, runner, tree
 from .lab import Lab, Options, exit_on_signals
 from .paths import LOGS, LabError, run_base
 
@@ -40,7 +40,7 @@ def _arguments() -> argparse.Namespace:
         return one
 
     def boot_options(one: argparse.ArgumentParser) -> None:
-        one.add_argument("--kernel", choices=list(tree.KERNELS), default="6.1")
+        one.add_argument("--kernel", choices=kernels.names(), default="6.1")
         one.add_argument("--memory", default="2G", help="memory of each host (default 2G)")
         one.add_argument("--hosts", type=int, choices=(1, 2), help="1 boots host a only")
         one.add_argument("--scratch", action="append", default=[], metavar="SERIAL:MIB",
@@ -51,6 +51,8 @@ def _arguments() -> argparse.Namespace:
     one = verb("tree", _tree, "make the hosts' Debian tree and the kernel headers, if missing")
     one.add_argument("--print", action="store_true", dest="show", help="print the paths as JSON")
     one.add_argument("--refresh", action="store_true", help="make them anew")
+    one = verb("kernel", _kernel, "make a kernel, if missing, and print its paths as JSON")
+    one.add_argument("name", choices=kernels.names())
     one = verb("up", _up, "start both hosts and leave them running")
     boot_options(one)
     one.add_argument("--hours", type=float, default=4, help="they end on their own after this")
@@ -85,6 +87,11 @@ def _options(args: argparse.Namespace) -> Options:
 def _tree(args) -> int:
     info = tree.ensure(args.refresh, say)
     print(json.dumps(info, indent=2) if args.show else info["home"])
+    return 0
+
+
+def _kernel(args) -> int:
+    print(json.dumps(kernels.ensure(args.name, say), indent=2))
     return 0
 
 

@@ -255,6 +255,7 @@ class Host:
         for pattern in ("console.log", "qemu.log", "spawn-*.out"):
             for source in self.dir.glob(pattern):
                 (directory / source.name).write_bytes(source.read_bytes())
+        self._collect_processor_state(directory / "processors.log")
         if not self.alive() or not self._control.exists():
             return
         wanted = {
@@ -273,6 +274,15 @@ class Host:
             except LabError as error:
                 (directory / name).write_text(f"{error}\n")
                 return
+
+    def _collect_processor_state(self, target: pathlib.Path) -> None:
+        """What QEMU sees of a host that may have hung."""
+        try:
+            answers = [self.qmp("human-monitor-command", **{"command-line": line})
+                       for line in ("info status", "info registers -a", "info lapic 0", "info lapic 1", "info pic")]
+            target.write_text("\n".join(answers))
+        except (LabError, OSError, ValueError) as error:
+            target.write_text(f"{error}\n")
 
     # --- ssh master ---
 

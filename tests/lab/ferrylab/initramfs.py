@@ -27,10 +27,12 @@ attach() {
 }
 attach tree
 attach stage
+lower=/stage:/tree
+[ -z "$LAB_KERNEL" ] || { mkdir /kernel; attach kernel; lower=/stage:/kernel:/tree; }
 mount -t tmpfs -o size=75%,mode=0755 ov /ov
 mkdir /ov/upper /ov/work
 cp -a /layer/. /ov/upper/
-mount -t overlay -o lowerdir=/stage:/tree,upperdir=/ov/upper,workdir=/ov/work host /new ||
+mount -t overlay -o lowerdir=$lower,upperdir=/ov/upper,workdir=/ov/work host /new ||
     { echo "ferry-lab: no root; this shell is all there is"; exec sh; }
 mount -t 9p -o rw,cache=none,version=9p2000.L,trans=virtio,msize=262144 exchange /new/exchange
 ip link set lo up
@@ -48,15 +50,15 @@ exec switch_root /new /sbin/init
 """
 
 
-def build(tree: pathlib.Path, kver: str) -> bytes:
+def build(tree: pathlib.Path, modules: pathlib.Path) -> bytes:
+    """`modules`: the kernel's directory of modules."""
     archive = Archive()
     archive.device("dev/console", 5, 1)
     archive.file("init", _INIT, 0o755)
     archive.file("bin/busybox", (tree / "bin/busybox").read_bytes(), 0o755)
-    base = tree / "usr/lib/modules" / kver
-    order = _load_order(base)
+    order = _load_order(modules)
     for module in order:
-        content = (base / module).read_bytes()
+        content = (modules / module).read_bytes()
         if module.endswith(".xz"):
             content = lzma.decompress(content)
         archive.file("modules/" + _plain(module), content)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 
-from . import accel, identity, initramfs, layer, tree
+from . import accel, identity, initramfs, kernels, layer, tree
 from .host import Host
 from .paths import LAB_DIR, LabError, cache_dir, run_base, stage_dir
 
@@ -44,6 +44,7 @@ class Lab:
         self.log = log or (lambda text: print(text, file=sys.stderr, flush=True))
         self.hosts: dict[str, Host] = {}
         self.info: dict = {}
+        self.kernel: dict = {}                  # see kernels.ensure()
         self.dir = pathlib.Path()
         self.exchange = pathlib.Path()          # the same directory as /exchange in the hosts
         self.kver = ""
@@ -200,10 +201,8 @@ class Lab:
         self._lock.flush()
 
     def _prepare(self) -> None:
-        known = self.info["kernels"]
-        if self.options.kernel not in known:
-            raise LabError(f"no kernel {self.options.kernel}; there are {', '.join(known)}")
-        self.kver = known[self.options.kernel]["kver"]
+        self.kernel = kernels.ensure(self.options.kernel, self.log)
+        self.kver = self.kernel["kver"]
         self.accel, why = accel.choose()
         self.log(f"lab: accelerator {self.accel}: {why}")
         root = pathlib.Path(self.info["tree"])
@@ -215,12 +214,12 @@ class Lab:
         self.exchange.mkdir()
         keys = identity.Identity.make(self.dir / "keys", HOSTS)
         self.identity = keys
-        common = initramfs.build(root, self.kver)
+        common = initramfs.build(root, pathlib.Path(self.kernel["modules"]))
         for name in list(HOSTS)[:self.options.hosts]:
             directory = self.dir / name
             directory.mkdir()
             env = {"LAB_USER_MAC": _mac(name, 0), "LAB_LINK_MAC": _mac(name, 1),
-                   "LAB_LINK_ADDRESS": HOSTS[name]}
+                   "LAB_LINK_ADDRESS": HOSTS[name], "LAB_KERNEL": "1" if self.kernel.get("image") else ""}
             (directory / "initrd").write_bytes(
                 common + layer.build(name, HOSTS, keys, root, stage, env, self._capabilities()))
             config = {"address": HOSTS[name], "tree": str(root), "port": _free_port(), "key": str(keys.key_file),
@@ -233,13 +232,18 @@ class Lab:
         quiet = ("console=ttyS0 loglevel=5 mitigations=off net.ifnames=0 audit=0 panic=-1 "
                  # The emulated clock of a starved vCPU must not look like a kernel fault.
                  "no_timer_check watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=180 "
+                 # QEMU's emulation of VMRUN changes a vCPU's pending interrupts without a lock
+                 # (helper_vmrun sets the virtual interrupt's bit while the APIC's thread sets
+                 # others), so now and then one is lost. A lost one-shot timer stops a CPU for good,
+                 # and the guest on it; after a lost periodic one the next comes by itself.
+                 "nohz=off highres=off "
                  "systemd.show_status=0 systemd.unit=lab.target idle=halt")
         cpu = (["-accel", "kvm", "-cpu", "host"] if self.accel == "kvm"
                else ["-accel", "tcg,thread=multi", "-cpu", "max"])
         argv = ["qemu-system-x86_64", "-name", f"ferry-{name}", "-M", "pc", *cpu,
                 "-smp", str(self.options.cpus), "-m", self.options.memory, "-nodefaults",
                 "-display", "none", "-no-reboot", "-rtc", "base=utc,clock=host",
-                "-kernel", self.info["kernels"][self.options.kernel]["vmlinuz"],
+                "-kernel", self.kernel["vmlinuz"],
                 "-initrd", str(directory / "initrd"), "-append", quiet,
                 "-chardev", f"file,id=console,path={directory}/console.log,append=on",
                 "-serial", "chardev:console",
@@ -255,8 +259,10 @@ class Lab:
                      "-device", f"virtio-net-pci,id=eth1,netdev=link,mac={_mac(name, 1)},romfile="]
         argv += ["-virtfs", f"local,path={self.exchange},mount_tag=exchange,security_model=none,"
                             "multidevs=remap"]
-        for serial, image in (("lab-tree", self.info["image"]),
-                              ("lab-stage", self.dir / "stage.img")):
+        images = [("lab-tree", self.info["image"]), ("lab-stage", self.dir / "stage.img")]
+        if self.kernel.get("image"):
+            images.append(("lab-kernel", self.kernel["image"]))
+        for serial, image in images:
             argv += ["-drive", f"if=none,id={serial},file={image},format=raw,readonly=on,"
                                "file.locking=off",
                      "-device", f"virtio-blk-pci,drive={serial},serial={serial}"]

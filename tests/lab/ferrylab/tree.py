@@ -85,7 +85,7 @@ def _build(final: pathlib.Path, log) -> None:
         info = {"home": str(final), "tree": str(final / "tree"),
                 "image": str(final / "tree.img"), "kernels": {}}
         for short, kver in kernels.items():
-            _relocate_headers(work, final, kver)
+            relocate_headers(work, final, kver)
             info["kernels"][short] = {
                 "kver": kver,
                 "vmlinuz": str(final / "tree" / "boot" / f"vmlinuz-{kver}"),
@@ -123,7 +123,7 @@ def make_image(directory: pathlib.Path, image: pathlib.Path) -> None:
         raise LabError(f"mke2fs could not make {image}: {done.stderr.strip()}")
 
 
-def _sources() -> list[str]:
+def sources() -> list[str]:
     """The machine's own Debian sources as one-line entries; empty when it has none that fit."""
     fields = "$(ORIGIN)|$(CODENAME)|$(RELEASE)|$(COMPONENT)|$(REPO_URI)"
     shown = subprocess.run(["apt-get", "indextargets", "--format", fields, "Identifier: Packages"],
@@ -166,7 +166,7 @@ apt-get -o APT::Sandbox::User=root download $names
             "--aptopt=Apt::Install-Recommends \"false\"", "--aptopt=Acquire::Languages \"none\""]
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDES]
     argv += [f"--customize-hook={hook}", SUITE, str(work / "tree")]
-    sources = _sources()
+    sources = sources()
     with open(log_path, "w") as log:
         done = subprocess.run(argv + (["-"] if sources else []), text=True, stdout=log,
                               stderr=subprocess.STDOUT, input="\n".join(sources) + "\n")
@@ -201,7 +201,7 @@ def _kernels(work: pathlib.Path) -> dict[str, str]:
     return found
 
 
-def _relocate_headers(work: pathlib.Path, final: pathlib.Path, kver: str) -> None:
+def relocate_headers(work: pathlib.Path, final: pathlib.Path, kver: str) -> None:
     """Makes `make -C headers/<kver> M=…` work where nothing lies under /usr/src."""
     headers = work / "headers"
     makefile = headers / "usr/src" / f"linux-headers-{kver}" / "Makefile"
