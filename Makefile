@@ -19,7 +19,7 @@ PACKAGES := build-essential cmake ninja-build pkg-config python3 git ca-certific
   libdevmapper-dev libblkid-dev libsystemd-dev libgtest-dev libgmock-dev \
   clang libclang-rt-14-dev scdoc openssl curl shellcheck \
   mmdebstrap qemu-system-x86 qemu-utils busybox-static openssh-client cpio kmod zstd xz-utils e2fsprogs \
-  bc flex bison libelf-dev dwarves sparse iproute2
+  bc flex bison libelf-dev dwarves sparse coccinelle iproute2
 
 ##@ Start here
 .PHONY: help
@@ -81,8 +81,9 @@ test-long: test ## besides: the kernel suite and the migrations on the other ker
 	@FERRY_LONG=1 tests/run-all
 
 .PHONY: lint
-lint: ## shell scripts and the kernel module's static checks
+lint: deps ## scripts and limits of the house; sparse, checkpatch and coccinelle on the module
 	@tests/lint
+	@tests/kmod/static-checks
 
 ##@ Lab
 .PHONY: lab

@@ -54,15 +54,21 @@ static void changed(struct ferry_tracker *trk)
 	wake_up_interruptible(&trk->wait);
 }
 
-/* The sum of one per-CPU counter, read CPU by CPU. */
-#define ferry_sum(trk, member) ({					\
-	u64 sum_ = 0;							\
-	int cpu_;							\
-									\
-	for_each_possible_cpu(cpu_)					\
-		sum_ += READ_ONCE(per_cpu_ptr((trk)->cpu, cpu_)->member); \
-	sum_;								\
-})
+/* The sum of one per-CPU counter, read CPU by CPU. @place: offset in struct ferry_cpu. */
+static u64 sum_at(const struct ferry_tracker *trk, size_t place)
+{
+	u64 sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		const char *counters = (const char *)per_cpu_ptr(trk->cpu, cpu);
+
+		sum += READ_ONCE(*(const u64 *)(counters + place));
+	}
+	return sum;
+}
+
+#define ferry_sum(trk, counter) sum_at(trk, offsetof(struct ferry_cpu, counter))
 
 /**
  * ferry_tracker_set_flags() - change stored FERRY_TF_* flags; caller holds ctl

@@ -48,7 +48,7 @@ enum ferry_verdict ferry_gate_verdict(u32 state, enum ferry_kind kind);
  * the bio. The count is never 0, so 0 means "not ours".
  */
 #define FERRY_STASH_SHIFT	40
-#define FERRY_MAX_BLOCKS	(1ULL << FERRY_STASH_SHIFT)
+#define FERRY_MAX_BLOCKS	BIT_ULL(FERRY_STASH_SHIFT)
 #define FERRY_STASH_ONE		FERRY_MAX_BLOCKS	/* a count of one */
 
 static inline u64 ferry_stash(u64 first, u64 nr)

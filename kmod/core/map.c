@@ -69,7 +69,7 @@ u64 ferry_map_mark(const struct ferry_geometry *geo, unsigned long *bits,
 	while (first < end) {
 		u64 page = first / FERRY_PAGE_BITS;
 		u64 page_end = (page + 1) * FERRY_PAGE_BITS;
-		u64 stop = end < page_end ? end : page_end;
+		u64 stop = min(end, page_end);
 		u64 before = newly;
 
 		while (first < stop) {

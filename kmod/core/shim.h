@@ -49,17 +49,24 @@ static inline void ferry_relax(void)
 
 #include <errno.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <string.h>
 
-typedef uint64_t u64;
-typedef uint32_t u32;
-typedef uint8_t u8;
+typedef __UINT64_TYPE__ u64;
+typedef __UINT32_TYPE__ u32;
+typedef __UINT8_TYPE__ u8;
 
 #define FERRY_WORD_BITS	((unsigned int)(8 * sizeof(unsigned long)))
 #define FERRY_MAP_PAGE	4096UL
 
+#define BIT_ULL(n)	(1ULL << (n))
 #define READ_ONCE(x)	__atomic_load_n(&(x), __ATOMIC_RELAXED)
+#ifndef __cplusplus
+#define min(a, b)	({					\
+	__typeof__(a) a_ = (a);					\
+	__typeof__(b) b_ = (b);					\
+								\
+	a_ < b_ ? a_ : b_; })
+#endif
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
 static inline unsigned long ferry_fetch_or(unsigned long *word, unsigned long mask)

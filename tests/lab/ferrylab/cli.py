@@ -53,6 +53,7 @@ def _arguments() -> argparse.Namespace:
     one.add_argument("--refresh", action="store_true", help="make them anew")
     one = verb("kernel", _kernel, "make a kernel, if missing, and print its paths as JSON")
     one.add_argument("name", choices=kernels.names())
+    verb("checkers", _checkers, "fetch the kernel's style and rule checkers, if missing, and print where they are")
     one = verb("up", _up, "start both hosts and leave them running")
     boot_options(one)
     one.add_argument("--hours", type=float, default=4, help="they end on their own after this")
@@ -92,6 +93,11 @@ def _tree(args) -> int:
 
 def _kernel(args) -> int:
     print(json.dumps(kernels.ensure(args.name, say), indent=2))
+    return 0
+
+
+def _checkers(_args) -> int:
+    print(kernels.checkers(say))
     return 0
 
 

@@ -105,12 +105,12 @@ enum ferry_state {
 };
 
 /* ferry_info.flags */
-#define FERRY_TF_BOUND		(1 << 0)	/* live tables cover the whole device */
-#define FERRY_TF_INVALID	(1 << 1)	/* sticky: a write may have been missed */
-#define FERRY_TF_DETACHED	(1 << 2)	/* sticky: the table was replaced behind our back */
-#define FERRY_TF_FREEZE_LOST	(1 << 3)	/* the last freeze ended by itself; the next FREEZE clears it */
-#define FERRY_TF_DISARMED	(1 << 4)	/* the owner announced that the table goes away */
-#define FERRY_TF_OWNED		(1 << 5)	/* some fd owns the tracker */
+#define FERRY_TF_BOUND		0x1		/* live tables cover the whole device */
+#define FERRY_TF_INVALID	0x2		/* sticky: a write may have been missed */
+#define FERRY_TF_DETACHED	0x4		/* sticky: the table was replaced behind our back */
+#define FERRY_TF_FREEZE_LOST	0x8		/* a freeze ended by itself; until FREEZE */
+#define FERRY_TF_DISARMED	0x10		/* the owner announced that the table goes away */
+#define FERRY_TF_OWNED		0x20		/* some fd owns the tracker */
 
 struct ferry_version {
 	__u32 size;
@@ -120,7 +120,7 @@ struct ferry_version {
 	__u64 features;			/* out: none defined yet */
 };
 
-/* EEXIST: the uuid is taken. ENOMEM: no memory for two maps. EBUSY: this fd already has a tracker. */
+/* EEXIST: the uuid is taken. ENOMEM: no memory for two maps. EBUSY: this fd has a tracker. */
 struct ferry_create {
 	__u32 size;
 	__u32 flags;			/* none defined */
@@ -132,7 +132,7 @@ struct ferry_create {
 };
 
 /* ENOENT: no such tracker. EBUSY: somebody else owns it, or this fd already has one. */
-#define FERRY_OPEN_OWNER	(1 << 0)	/* without it only INFO and poll are allowed (EPERM) */
+#define FERRY_OPEN_OWNER	0x1		/* without it: INFO and poll only (EPERM) */
 struct ferry_open {
 	__u32 size;
 	__u32 flags;
@@ -157,8 +157,8 @@ struct ferry_info {
 };
 
 /*
- * EBUSY: the last retired map was not released. ESTALE: INVALID, or not bound (also for the moment a
- * suspend lasts). RELEASE gives EINVAL when no map is retired.
+ * EBUSY: the last retired map was not released. ESTALE: INVALID, or not bound (also for the
+ * moment a suspend lasts). RELEASE gives EINVAL when no map is retired.
  */
 struct ferry_swap {
 	__u32 size;
@@ -166,17 +166,18 @@ struct ferry_swap {
 	__u64 dirty;			/* out: bits set in the retired map */
 	__u64 map_off;			/* out: offset for mmap of the retired map, read only */
 	__u64 map_len;			/* out: its length in bytes, a multiple of the page size */
-	__u64 sum_off;			/* out: the summary: bit n = some bit of page n of the map is set */
+	__u64 sum_off;			/* out: summary: bit n = a bit of page n is set */
 	__u64 sum_len;			/* out */
 };
+
 /* Wait a normal grace period instead of an expedited one: slower, kinder to real-time CPUs. */
-#define FERRY_SWAP_NORMAL_GP	(1 << 0)
+#define FERRY_SWAP_NORMAL_GP	0x1
 
 /*
- * ETIMEDOUT: writes were still in flight after timeout_ms; everything was thawed. ESTALE: INVALID or
- * not bound. EBUSY: wrong state, or the table is being suspended. ECANCELED: a THAW or a suspend ended
- * the freeze before it was complete. The watchdog thaws watchdog_ms after success unless FENCE or THAW
- * came first; 0 is not allowed (EINVAL).
+ * ETIMEDOUT: writes were still in flight after timeout_ms; everything was thawed. ESTALE:
+ * INVALID or not bound. EBUSY: wrong state, or the table is being suspended. ECANCELED: a THAW
+ * or a suspend ended the freeze before it was complete. The watchdog thaws watchdog_ms after
+ * success unless FENCE or THAW came first; 0 is not allowed (EINVAL).
  */
 struct ferry_freeze {
 	__u32 size;
@@ -184,6 +185,7 @@ struct ferry_freeze {
 	__u32 timeout_ms;		/* 1 … FERRY_FREEZE_MAX_MS */
 	__u32 watchdog_ms;		/* 1 … FERRY_FREEZE_MAX_MS */
 };
+
 #define FERRY_FREEZE_MAX_MS	600000
 
 /* Marks blocks by hand in the live map. EINVAL: outside the device. */
@@ -215,9 +217,9 @@ struct ferry_range {
 /* ------------------------------------------------------------- generic netlink */
 
 /*
- * Family "ferry". GET with FERRY_A_UUID answers one tracker, GET as a dump all of them; both need
- * CAP_SYS_ADMIN. The multicast group "events" carries FERRY_CMD_EVENT with FERRY_A_EVENT and the tracker's
- * attributes at that moment.
+ * Family "ferry". GET with FERRY_A_UUID answers one tracker, GET as a dump all of them; both
+ * need CAP_SYS_ADMIN. The multicast group "events" carries FERRY_CMD_EVENT with FERRY_A_EVENT
+ * and the tracker's attributes at that moment.
  */
 #define FERRY_GENL_NAME		"ferry"
 #define FERRY_GENL_VERSION	1
@@ -229,6 +231,7 @@ enum ferry_cmd {
 	FERRY_CMD_EVENT,
 	__FERRY_CMD_MAX,
 };
+
 #define FERRY_CMD_MAX (__FERRY_CMD_MAX - 1)
 
 enum ferry_attr {
@@ -249,6 +252,7 @@ enum ferry_attr {
 	FERRY_A_PAD,
 	__FERRY_A_MAX,
 };
+
 #define FERRY_A_MAX (__FERRY_A_MAX - 1)
 
 enum ferry_event {
