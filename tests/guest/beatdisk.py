@@ -124,11 +124,11 @@ def wait_ready(files, timeout_s=180.0, swap_kib=0, is_alive=lambda: True):
 
 
 def alive(path, beat, within_s=1.0):
-    """True when a beat newer than the given one comes in time."""
+    """True when a newer beat of the same guest comes in time."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         now = read_beat(path)
-        if now and now["sequence"] != beat["sequence"]:
+        if now and now["boot_id"] == beat["boot_id"] and now["sequence"] != beat["sequence"]:
             return True
         time.sleep(0.01)
     return False
