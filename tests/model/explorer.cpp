@@ -76,6 +76,8 @@ std::string who(const Bounds& bounds, uint8_t id) {
       return "dm";
     case kThread:
       return "thread";
+    case kWorker:
+      return "worker";
     default:
       return std::string("write ") + static_cast<char>('A' + id) + " to " +
              std::to_string(bounds.block_of[id]);
@@ -101,7 +103,8 @@ std::string versions(const uint8_t (&of)[kBlocks]) {
 const char* state_name(unsigned state) {
   return state == FERRY_STATE_TRACKING ? "tracking"
          : state == FERRY_STATE_FROZEN ? "frozen"
-                                       : "fenced";
+         : state == FERRY_STATE_FENCED ? "fenced"
+                                       : "gated";
 }
 
 }  // namespace
@@ -150,8 +153,8 @@ const char* name_of(Broken broken) {
       return "a write is lost";
     case Broken::kBusyWhileFrozen:
       return "a write is in flight while frozen";
-    case Broken::kLandsWhenFenced:
-      return "a write lands on a fenced disk";
+    case Broken::kLandsWhenClosed:
+      return "a write lands on a closed disk";
     case Broken::kBitsLost:
       return "a mark is lost with its owner";
     case Broken::kRetiredMapChanged:
@@ -159,7 +162,7 @@ const char* name_of(Broken broken) {
     case Broken::kWrongCount:
       return "the count of dirty blocks is wrong";
     case Broken::kStuck:
-      return "stuck";
+      return "nobody can go on";
   }
   return "?";
 }

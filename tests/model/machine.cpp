@@ -26,7 +26,13 @@ bool in_section(At at) {
 bool is_below(At at) { return at == At::kInFlight; }
 
 // Has dm a bio of it that a suspend waits for?
-bool in_dm(At at) { return at != At::kIdle && at != At::kDone; }
+bool in_dm(At at) { return at != At::kIdle && at != At::kSentBack && at != At::kDone; }
+
+bool any_held(const State& state) {
+  for (const Write& write : state.write)
+    if (write.at == At::kHeld) return true;
+  return false;
+}
 
 bool in_user_space(Owner owner) {
   return owner == Owner::kCopyAll || owner == Owner::kRound || owner == Owner::kScan ||
@@ -52,9 +58,10 @@ Machine::Machine(Variant variant, const Bounds& bounds) : variant_(variant), bou
 
 State Machine::initial() const {
   State state{};
-  state.state = FERRY_STATE_TRACKING;
-  state.fast = 1;
+  state.state = static_cast<uint8_t>(bounds_.begins);
+  state.fast = bounds_.begins == FERRY_STATE_TRACKING;
   state.bound = 1;
+  if (!state.fast) state.owner = bounds_.gate_opens ? Owner::kGate : Owner::kGaveUp;
   state.rounds = bounds_.rounds;
   state.freezes = bounds_.freezes;
   state.thaws = bounds_.thaws;
@@ -66,8 +73,11 @@ State Machine::initial() const {
 }
 
 bool Machine::finished(const State& state) const {
-  for (const Write& write : state.write)
-    if (write.at != At::kDone) return false;
+  for (const Write& write : state.write) {
+    const bool waits = write.at == At::kHeld && state.state == FERRY_STATE_GATED;
+    if (write.at != At::kDone && !waits) return false;
+  }
+  if (state.suspend != Suspend::kNo) return false;
   return state.owner == Owner::kFenced || state.owner == Owner::kGaveUp;
 }
 
@@ -80,6 +90,7 @@ const std::vector<Next>& Machine::successors(const State& from) {
   thaw_step();
   other_steps();
   suspend_steps();
+  release_work_step();
   return out_;
 }
 
@@ -121,10 +132,12 @@ void Machine::store_maps(State& state) const {
 
 // ------------------------------------------------------------------------ tracker.c, small helpers
 
-// set_state(), under ctl and hold_lock.
+// set_state(), under ctl and hold_lock; then it queues the release of held writes. (When none is held the
+// work would do nothing: it is left out.)
 void Machine::set_state(State& next, unsigned state) const {
   next.state = static_cast<uint8_t>(state);
   next.fast = state == FERRY_STATE_TRACKING;
+  next.release = variant_ != Variant::kThawWithoutRelease && any_held(next);
 }
 
 // ferry_tracker_lose_freeze(), under ctl.
@@ -185,6 +198,8 @@ void Machine::owner_steps() {
       return freeze_end_step();
     case Owner::kFence:
       return fence_step();
+    case Owner::kGate:
+      return gate_step();
     case Owner::kDisown:  // death_steps()
     case Owner::kFenced:
     case Owner::kGaveUp:
@@ -296,6 +311,15 @@ void Machine::clear_steps() {
   emit(next, kOwner, "clears the live map");
 }
 
+// ferry_tracker_act(OPEN)
+void Machine::gate_step() {
+  if (!ctl_is_free()) return;
+  State next = *from_;
+  set_state(next, static_cast<unsigned>(ferry_gate_next(from_->state, FERRY_ACT_OPEN)));
+  go(next, Owner::kGaveUp);
+  emit(next, kOwner, "ferry_tracker_act(OPEN)");
+}
+
 // ------------------------------------------------------------------------------------------- freeze
 
 // still_frozen(), and what drain() asks on its way.
@@ -306,7 +330,7 @@ bool Machine::freeze_is_mine() const {
 
 // freeze_begin()
 void Machine::freeze_step() {
-  if (!ctl_is_free() || from_->suspend == Suspend::kBegun) return;  // EBUSY: tries again later
+  if (!ctl_is_free() || from_->suspend == Suspend::kBegun) return;  // EBUSY: trk->suspending
   const int to = ferry_gate_next(from_->state, FERRY_ACT_FREEZE);
   if (to < 0) return;  // EBUSY: another thread's freeze
   State next = *from_;
@@ -439,7 +463,7 @@ void Machine::other_steps() {
     return emit(next, kThread, "ferry_tracker_freeze(): ETIMEDOUT or ECANCELED");
   }
   const int to = ferry_gate_next(from_->state, FERRY_ACT_FREEZE);
-  if (!from_->others || to < 0 || !from_->bound || from_->suspend != Suspend::kNo) return;
+  if (!from_->others || to < 0 || !from_->bound || from_->suspend == Suspend::kBegun) return;
   --next.others;
   next.other = ++next.number;
   next.drained = 0;
@@ -447,7 +471,7 @@ void Machine::other_steps() {
   emit(next, kThread, "ferry_tracker_freeze(): FROZEN, live = NULL");
 }
 
-// A suspend and resume of the table: bind.c.
+// A noflush suspend and resume of the table: bind.c.
 void Machine::suspend_steps() {
   State next = *from_;
   if (!ctl_is_free()) return;
@@ -455,8 +479,12 @@ void Machine::suspend_steps() {
     case Suspend::kNo:
       if (!from_->suspends) return;
       --next.suspends;
+      next.suspend = Suspend::kFlagged;
+      return emit(next, kDm, "says that it is suspending");
+    case Suspend::kFlagged:
       next.suspend = Suspend::kBegun;
       lose_freeze(next);
+      next.release = variant_ != Variant::kSuspendIgnoresHeld && any_held(next);
       return emit(next, kDm, "ferry_tracker_presuspend(): ends a freeze");
     case Suspend::kBegun:
       for (const Write& write : from_->write)
@@ -469,6 +497,18 @@ void Machine::suspend_steps() {
       next.bound = 1;
       return emit(next, kDm, "ferry_tracker_resume()");
   }
+}
+
+// release_work() to the moment when it has taken the list; it does not run twice at a time.
+void Machine::release_work_step() {
+  if (!from_->release) return;
+  for (const Write& write : from_->write)
+    if (write.at == At::kRetried) return;
+  State next = *from_;
+  next.release = 0;
+  for (Write& write : next.write)
+    if (write.at == At::kHeld) write.at = At::kRetried;
+  emit(next, kWorker, "release_work(): takes the list of held writes");
 }
 
 }  // namespace ferry::model

@@ -4,10 +4,10 @@
 // modelled: they are the module's own core/map.c and core/gate.c.
 //
 // What the model has: each write is a process; the owner copies all, then swaps and copies, freezes,
-// swaps for the last time, copies and fences; a thaw (message or watchdog), a suspend of the table, a
-// freeze by another thread, and the death of the owner may come between any two steps. Sections
-// (rcu_read_lock_sched) are part of a write's place; a grace period ends when each section that had
-// begun before it is over.
+// swaps for the last time, copies and fences, or it opens a gate; a thaw (message or watchdog), a noflush
+// suspend of the table, a freeze by another thread, and the death of the owner may come between any two
+// steps. Sections (rcu_read_lock_sched) are part of a write's place; a grace period ends when each
+// section that had begun before it is over.
 //
 // What it leaves out, and why that hides no order of events:
 // - The beginning of a section is one step with the load behind it, its end one with the action before
@@ -16,8 +16,8 @@
 // - ferry_map() tries count_in() twice before admit(). A try that found NULL changed nothing.
 // - Actions under tracker->hold_lock are one step; so are those under tracker->ctl, except where a
 //   grace period lies between them, and except disown.
-// Not covered at all: memory ordering weaker than the order of steps, receiving and gated trackers,
-// requests of several blocks, the order of two owners' calls other than FREEZE.
+// Not covered at all: memory ordering weaker than the order of steps, reads, requests of several blocks,
+// the order of two threads' calls other than FREEZE.
 #ifndef FERRY_TESTS_MODEL_MACHINE_H
 #define FERRY_TESTS_MODEL_MACHINE_H
 
@@ -37,6 +37,8 @@ struct Bounds {
   bool may_fail = false;  // the disk may report an error for the first write, having torn its block
   uint8_t rounds = 2;     // swaps before the last one, per life of the owner
   uint8_t freezes = 1;
+  uint32_t begins = FERRY_STATE_TRACKING;  // or FERRY_STATE_GATED: then nobody copies
+  bool gate_opens = false;
   uint8_t thaws = 0;
   uint8_t others = 0;  // freezes by another thread
   uint8_t suspends = 0;
@@ -48,6 +50,7 @@ inline constexpr uint8_t kOwner = 100;
 inline constexpr uint8_t kAdmin = 101;
 inline constexpr uint8_t kDm = 102;
 inline constexpr uint8_t kThread = 103;
+inline constexpr uint8_t kWorker = 104;
 
 struct Next {
   State state;
@@ -69,6 +72,7 @@ enum Seen : unsigned {
   kSawGraceWait = 1u << 8,
   kSawMarkedAlready = 1u << 9,
   kSawOvertaken = 1u << 10,
+  kSawSentBack = 1u << 11,
 };
 
 class Machine {
@@ -105,6 +109,7 @@ class Machine {
   void copy_step(Owner then);
   void release_step();
   void clear_steps();
+  void gate_step();
   void freeze_step();
   void drain_steps();
   void freeze_end_step();
@@ -114,6 +119,7 @@ class Machine {
   void other_steps();
   bool freeze_is_mine() const;
   void suspend_steps();
+  void release_work_step();
 
   void set_state(State& next, unsigned state) const;
   void lose_freeze(State& next) const;

@@ -20,6 +20,8 @@ enum class At : uint8_t {
   kCounting,    // [count_in] in its section, saw that live is set
   kSlow,        // [slow_map] saw that live is NULL
   kHeld,        // on the tracker's list
+  kRetried,     // [release_work] taken from the list
+  kSentBack,    // dm keeps it until the resume
   kInFlight,    // below the filter
   kLanded,      // on the disk, ferry_end_io() is about to run
   kCountedOut,  // [ferry_end_io] wrong variants: counted out already
@@ -56,11 +58,13 @@ enum class Owner : uint8_t {
   kFrozenNot,    // [ferry_tracker_freeze] timeout, or the freeze is gone
   kFence,        // user space: the last round is copied
   kDisown,       // [ferry_tracker_disown] ended the freeze
+  kGate,         // destination: opens the gate at some time
   kFenced,       // the migration has succeeded
   kGaveUp,
 };
 
-enum class Suspend : uint8_t { kNo, kBegun, kSuspended };
+// dm says "noflush suspending" before it calls presuspend.
+enum class Suspend : uint8_t { kNo, kFlagged, kBegun, kSuspended };
 
 struct Map {
   uint8_t leaf;     // bit n: block n
@@ -80,6 +84,7 @@ struct State {
   uint8_t drained;
   uint8_t number;  // tracker->freezes
   uint8_t bound;
+  uint8_t release;  // the work that offers held writes to the state again is queued
   Suspend suspend;
 
   Write write[kMaxWrites];
@@ -112,7 +117,7 @@ enum class Broken : uint8_t {
   kNothing,
   kLost,              // fenced, and the copy is not what the disk holds
   kBusyWhileFrozen,   // a freeze was reported, and a write is below the filter
-  kLandsWhenFenced,   // a write reaches a fenced disk
+  kLandsWhenClosed,   // a write reaches a fenced or gated disk
   kBitsLost,          // the owner went, and a bit of a map with it
   kRetiredMapChanged, // a map changes while its reader reads it, or while it should be empty
   kWrongCount,        // ferry_info.dirty is not the number of bits of the live map
@@ -135,6 +140,8 @@ enum class Variant : uint8_t {
   kFenceInAnyState,     // takes no notice of a freeze that was lost
   kReleaseBeforeCopy,   // the owner says "read" when it has read the map but not copied the blocks
   kDisownForgets,       // a retired map is cleared when its owner dies
+  kThawWithoutRelease,  // does not look at held writes when the state changes
+  kSuspendIgnoresHeld,  // presuspend does not look at them
 };
 
 }  // namespace ferry::model

@@ -21,6 +21,7 @@ void acknowledge(State& next, unsigned i, unsigned block) {
 void Machine::write_steps(unsigned i) {
   switch (from_->write[i].at) {
     case At::kIdle:
+    case At::kSentBack:
       return submit_step(i);
     case At::kCounting: {
       State next = *from_;
@@ -32,8 +33,9 @@ void Machine::write_steps(unsigned i) {
     case At::kSlow:
       return admit_step(i, "slow_map(), admit(): counts in, passes");
     case At::kHeld:
-      if (ferry_gate_verdict(from_->state, FERRY_WRITE) == FERRY_HOLD) return;
-      return admit_step(i, "release_work(), admit(): counts in, the held write goes on");
+      return;  // release_work_step()
+    case At::kRetried:
+      return admit_step(i, "ferry_target_retry(), admit(): counts in, the held write goes on");
     case At::kInFlight:
       return land_steps(i);
     case At::kLanded:
@@ -54,7 +56,9 @@ void Machine::write_steps(unsigned i) {
 
 // ferry_map() and the first half of count_in().
 void Machine::submit_step(unsigned i) {
-  if (from_->suspend == Suspend::kSuspended) return;  // dm keeps what comes now
+  // dm keeps what comes now, and what it got back.
+  if (from_->suspend == Suspend::kSuspended) return;
+  if (from_->write[i].at == At::kSentBack && from_->suspend != Suspend::kNo) return;
   State next = *from_;
   next.write[i].at = from_->fast ? At::kCounting : At::kSlow;
   emit(next, i, from_->fast ? "count_in(): enters, sees live" : "count_in(): sees that live is NULL");
@@ -66,12 +70,17 @@ void Machine::admit_step(unsigned i, const char* passes) {
   Write& write = next.write[i];
   switch (ferry_gate_verdict(from_->state, FERRY_WRITE)) {
     case FERRY_PASS:
-      if (write.at == At::kHeld) seen_ |= kSawHeldGoOn;
+      if (write.at == At::kRetried) seen_ |= kSawHeldGoOn;
       ++next.inflight[i % kCpus];
       write.at = At::kInFlight;
       pass_write(next, i);
       return emit(next, i, passes);
     case FERRY_HOLD:
+      if (from_->suspend == Suspend::kFlagged || from_->suspend == Suspend::kBegun) {
+        seen_ |= kSawSentBack;
+        write.at = At::kSentBack;
+        return emit(next, i, "admit(): goes back to dm, which is suspending");
+      }
       seen_ |= kSawHeld;
       write.at = At::kHeld;
       return emit(next, i, "admit(): is held");
@@ -98,8 +107,8 @@ void Machine::land_steps(unsigned i) {
   const unsigned block = bounds_.block_of[i];
   next.write[i].version = ++next.disk[block];
   next.write[i].at = At::kLanded;
-  const Broken broken =
-      from_->state == FERRY_STATE_FENCED ? Broken::kLandsWhenFenced : Broken::kNothing;
+  const bool open = from_->state == FERRY_STATE_TRACKING || from_->state == FERRY_STATE_FROZEN;
+  const Broken broken = open ? Broken::kNothing : Broken::kLandsWhenClosed;
   emit(next, i, "lands on the disk", broken);
   if (!bounds_.may_fail || i != 0) return;
   next.write[i].failed = 1;
