@@ -10,8 +10,8 @@ TIMEOUT = 1500
 
 def run(lab):
     with Guest(lab) as guest:
-        for case in (unknown_vm, unknown_host, missing_volume, small_volume, busy_volume, wrong_key, daemon_down,
-                     abort_in_precopy, ctrl_c_in_precopy, link_cut_in_precopy, dry_run):
+        for case in (unknown_vm, unknown_host, missing_volume, small_volume, busy_volume, already_attached, wrong_key,
+                     daemon_down, abort_in_precopy, ctrl_c_in_precopy, link_cut_in_precopy, dry_run):
             lab.log(f"--- {case.__name__}")
             case(lab, guest)
             guest.need_only_on("a")
@@ -59,6 +59,14 @@ def busy_volume(lab, guest):
     lab.b.run("mke2fs -q /dev/vg/web1 && mount /dev/vg/web1 /mnt")
     fails(guest, 4, ["/dev/vg/web1", "in use"])
     lab.b.run("umount /mnt; lvremove -q -y vg/web1 vg/web1-swap")
+
+
+def already_attached(lab, guest):
+    lab.a.run("migrate-ctl attach /dev/vg/web1")
+    hint = "migrate-ctl detach /dev/mapper/vg-web1"
+    fails(guest, 4, ["vg-web1 already carries the filter", hint], options="--create")
+    lab.a.run(hint)
+    no_volumes_on_b(guest)
 
 
 def wrong_key(lab, guest):

@@ -19,7 +19,7 @@ void warn_unless(const Status& status) {
 
 Error carries_filter(const Volume& volume, const std::string& state) {
   return make_error(Errc::busy, volume.info.name + " already carries the filter (" + state + ')', 0,
-                    "see migrate-ctl jobs; give it back with: migrate-ctl detach " +
+                    "see migrate-ctl jobs; give it back with: migrate-ctl detach /dev/mapper/" +
                         volume.info.name);
 }
 
@@ -173,7 +173,7 @@ Status Attachment::State::detach() {
   if (!info.ok()) return std::move(info).error();
   if (info->state == FERRY_STATE_FENCED)
     return make_error(Errc::busy, name() + " is fenced: its VM lives on another host", 0,
-                      "release it with: migrate-ctl detach --release " + name());
+                      "release it with: migrate-ctl release /dev/mapper/" + name());
   auto live = dm::table(name());
   if (!live.ok()) return std::move(live).error();
   if (*live == ours) {
