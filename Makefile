@@ -63,6 +63,10 @@ stage: build kmod ## everything installed under build/stage, as the lab's hosts 
 	@rm -rf $(BUILD)/stage && DESTDIR=$(CURDIR)/$(BUILD)/stage cmake --install $(BUILD) --prefix /usr --strip >$(BUILD)/install.log
 	@tests/kmod/build-modules --stage $(BUILD)/kmod $(BUILD)/stage
 
+.PHONY: dkms-install
+dkms-install: ## give the module to DKMS: built for each kernel with headers, now and later (needs root, dkms)
+	@kmod/dkms-install
+
 ##@ Test
 .PHONY: check
 check: build ## unit tests: seconds, no root, no emulation

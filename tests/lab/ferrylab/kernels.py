@@ -167,12 +167,12 @@ def _take_from_debian(recipe: Recipe, work: pathlib.Path, final: pathlib.Path, o
     for deb in _download(recipe, work, wanted, output):
         where = "headers" if re.match(r"linux-(headers|kbuild)-", deb.name) else "image"
         _run(["dpkg-deb", "-x", deb, work / where], output)
-    vmlinuz = next((work / "image/boot").glob("vmlinuz-*"))
-    kver = vmlinuz.name.removeprefix("vmlinuz-")
+    image = work / "image"
+    modules = next(place for place in (image / "usr/lib/modules", image / "lib/modules") if place.exists())
+    kver = next(modules.iterdir()).name
+    # Newer packages keep the kernel beside its modules.
+    vmlinuz = next(file for file in (image / "boot" / f"vmlinuz-{kver}", modules / kver / "vmlinuz") if file.exists())
     shutil.copy(vmlinuz, work / "vmlinuz")
-    modules = work / "image/usr/lib/modules"
-    if not modules.exists():
-        modules = work / "image/lib/modules"
     _modules_image(modules / kver, kver, work, output)
     info = _describe(final, kver)
     if recipe.chroot:
