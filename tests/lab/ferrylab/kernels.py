@@ -31,12 +31,12 @@ class Recipe:
     suites: tuple[str, ...]             # where it comes from; the last one has the kernel
     package: str                        # meta package without "linux-image"/"linux-headers", or the source package
     configs: tuple[str, ...] = ()       # fragments in tests/lab/kernels: it is built from source
-    chroot: bool = False                # its build tools do not run here
+    chroot: tuple[str, ...] = ()        # its build tools do not run here: packages to build modules with there
 
 
 RECIPES = {
     "5.10": Recipe(("bullseye-security",), "amd64"),
-    "7": Recipe(("trixie", "trixie-backports"), "amd64", chroot=True),
+    "7": Recipe(("trixie", "trixie-backports"), "amd64", chroot=("make", "binutils")),
     "kasan": Recipe(("bookworm", "bookworm-security"), "linux-source-6.1", ("base", "kasan")),
     "kcsan": Recipe(("bookworm", "bookworm-security"), "linux-source-6.1", ("base", "kcsan")),
 }
@@ -192,7 +192,7 @@ def _make_chroot(recipe: Recipe, work: pathlib.Path, kver: str, output) -> None:
     script = work / "chroot-sources"
     script.write_text("\n".join(_entries(recipe.suites)) + "\n")
     with open(script) as sources:
-        done = subprocess.run(["mmdebstrap", "--variant=minbase", f"--include=make,linux-headers-{kver}",
+        done = subprocess.run(["mmdebstrap", "--variant=minbase", f"--include={','.join(recipe.chroot)},linux-headers-{kver}",
                                '--aptopt=Apt::Install-Recommends "false"', "--aptopt=Acquire::Languages \"none\"",
                                *(f"--dpkgopt=path-exclude={pattern}" for pattern in tree.EXCLUDES),
                                recipe.suites[0], work / "chroot", "-"],
