@@ -26,7 +26,8 @@ int main(int argc, char** argv) {
               << '\n';
     return 1;
   }
-  for (const char* module : {"dm-delay", "loop"}) (void)ferry::run_process({"modprobe", module});
+  for (const char* module : {"dm-delay", "dm-flakey", "dm-zero", "loop"})
+    (void)ferry::run_process({"modprobe", module});
   testing::AddGlobalTestEnvironment(new ferry::kmod::BaseVolume);  // GoogleTest deletes it
   return RUN_ALL_TESTS();
 }

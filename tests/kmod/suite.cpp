@@ -260,6 +260,22 @@ int run(const std::vector<std::string>& argv) {
   return output->exit_status;
 }
 
+void change_table(const std::string& dm_name, const std::string& table) {
+  auto lines = filter::parse_table(table);
+  ASSERT_TRUE(lines) << table;
+  ASSERT_FERRY_OK(filter::dm::load(dm_name, *lines, false));
+  ASSERT_FERRY_OK(filter::dm::resume(dm_name));
+}
+
+uint64_t turns(uint64_t usual, uint64_t many) { return std::getenv("FERRY_LONG") ? many : usual; }
+
+uint64_t seed(const char* what) {
+  const char* text = std::getenv("FERRY_SEED");
+  uint64_t value = text ? std::strtoull(text, nullptr, 0) : 1;
+  std::cout << what << ": FERRY_SEED=" << value << std::endl;
+  return value;
+}
+
 filter::TrackerUuid any_uuid() { return must(filter::random_uuid()); }
 
 }  // namespace ferry::kmod

@@ -135,6 +135,7 @@ class Buffer {
   explicit Buffer(size_t size_bytes, unsigned char fill = 0);
   void* data() { return data_.get(); }
   std::byte* bytes() { return static_cast<std::byte*>(data_.get()); }
+  const std::byte* bytes() const { return static_cast<const std::byte*>(data_.get()); }
   size_t size() const { return size_; }
   bool operator==(const Buffer& other) const;
 
@@ -169,6 +170,12 @@ filter::Attachment must_attach(const filter::AttachRequest& request);
 std::string table_text(const std::string& dm_name);
 // Runs a command; the exit status, or -1. Its output goes to the test's log on a failure.
 int run(const std::vector<std::string>& argv);
+// Makes `table` the live table of a device; the device goes on.
+void change_table(const std::string& dm_name, const std::string& table);
+// `usual`, or `many` when $FERRY_LONG is set: how often a test repeats itself.
+uint64_t turns(uint64_t usual, uint64_t many);
+// $FERRY_SEED, or a fixed number; printed, so that a run can be repeated.
+uint64_t seed(const char* what);
 filter::TrackerUuid any_uuid();
 
 }  // namespace ferry::kmod
