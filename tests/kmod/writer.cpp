@@ -2,12 +2,11 @@
 #include "writer.h"
 
 #include <fcntl.h>
-#include <liburing.h>
 
 #include <cstring>
 #include <random>
-#include <stdexcept>
 
+#include "ring.h"
 #include "suite.h"
 
 namespace ferry::kmod {
@@ -15,23 +14,11 @@ namespace {
 
 constexpr uint64_t kNone = UINT64_MAX;
 
-class Ring {
- public:
-  explicit Ring(unsigned depth) {
-    if (io_uring_queue_init(depth, &ring_, 0) != 0) throw std::runtime_error("no io_uring");
-  }
-  Ring(const Ring&) = delete;
-  Ring& operator=(const Ring&) = delete;
-  ~Ring() { io_uring_queue_exit(&ring_); }
-  io_uring* get() { return &ring_; }
-
- private:
-  io_uring ring_{};
-};
-
 struct Slot {
   Buffer buffer{kBlock};
   uint64_t block = kNone;
+  uint32_t period = 0;
+  std::chrono::steady_clock::time_point submitted;
 };
 
 }  // namespace
@@ -77,6 +64,8 @@ void BusyWriter::work() {
     if (slot.block == kNone) return;
     busy[slot.block] = true;
     fill(slot.block, ++generations_[slot.block], slot.buffer.data());
+    slot.period = period_;
+    slot.submitted = std::chrono::steady_clock::now();
     io_uring_sqe* entry = io_uring_get_sqe(ring.get());
     io_uring_prep_write(entry, fd_.get(), slot.buffer.data(), kBlock, slot.block * kBlock);
     io_uring_sqe_set_data(entry, &slot);
@@ -90,6 +79,7 @@ void BusyWriter::work() {
       auto* slot = static_cast<Slot*>(io_uring_cqe_get_data(done));
       if (done->res != static_cast<int>(kBlock)) ++errors_;
       io_uring_cqe_seen(ring.get(), done);
+      note(slot->block, slot->period, std::chrono::steady_clock::now() - slot->submitted);
       busy[slot->block] = false;
       --in_flight;
       ++completed_;
@@ -97,6 +87,26 @@ void BusyWriter::work() {
     }
   }
   running_ = false;
+}
+
+void BusyWriter::begin_period() {
+  std::lock_guard lock(lock_);
+  ++period_;
+  written_.clear();
+  latencies_.clear();
+}
+
+BusyWriter::Period BusyWriter::end_period() {
+  std::lock_guard lock(lock_);
+  ++period_;
+  return {std::move(written_), std::move(latencies_)};
+}
+
+void BusyWriter::note(uint64_t block, uint32_t period, std::chrono::nanoseconds latency) {
+  std::lock_guard lock(lock_);
+  if (period_ % 2 == 0) return;  // nobody asked
+  latencies_.push_back(latency);
+  if (period == period_) written_.insert(block);
 }
 
 uint64_t BusyWriter::count_wrong_blocks(int fd) const {

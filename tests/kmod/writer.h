@@ -4,7 +4,10 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <mutex>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -32,6 +35,13 @@ class BusyWriter {
   bool is_running() const { return running_; }
   uint64_t completed() const { return completed_; }
   uint64_t errors() const { return errors_; }
+  // What happened between begin_period() and end_period(), as the writer itself saw it.
+  struct Period {
+    std::set<uint64_t> written;  // submitted and completed inside
+    std::vector<std::chrono::nanoseconds> latencies;  // of all that completed inside
+  };
+  void begin_period();
+  Period end_period();
   // After stop(): blocks of `fd` that do not hold what was written last.
   uint64_t count_wrong_blocks(int fd) const;
 
@@ -40,6 +50,7 @@ class BusyWriter {
 
  private:
   void work();
+  void note(uint64_t block, uint32_t period, std::chrono::nanoseconds latency);
 
   Plan plan_;
   Fd fd_;
@@ -48,6 +59,10 @@ class BusyWriter {
   std::atomic<uint64_t> errors_{0};
   std::atomic<bool> stop_{false};
   std::atomic<bool> running_{true};
+  std::atomic<uint32_t> period_{0};
+  std::mutex lock_;
+  std::set<uint64_t> written_;                        // lock_
+  std::vector<std::chrono::nanoseconds> latencies_;   // lock_; of the present period
   std::thread thread_;
 };
 
