@@ -30,8 +30,9 @@ static_assert(sizeof(unsigned long) == sizeof(u64), "dm-ferry needs 64 bits");
 
 static inline int remap(const struct ferry_target *ft, struct bio *bio)
 {
-	bio_set_dev(bio, ft->bdev);
+	/* First, because bio_set_dev() ends with a call: nothing is to be kept across it. */
 	bio->bi_iter.bi_sector += ft->offset;
+	bio_set_dev(bio, ft->bdev);
 	return DM_MAPIO_REMAPPED;
 }
 
@@ -206,29 +207,44 @@ static int ferry_map(struct dm_target *ti, struct bio *bio)
 {
 	const struct ferry_target *ft = ti->private;
 	struct ferry_tracker *trk = ft->trk;
-	u64 first, sectors;
+	u64 first, last;
 
 	if (!op_is_write(bio_op(bio))) {
-		if (unlikely(READ_ONCE(trk->reads_wait)))
+		/* One byte, looked at again under the lock: a plain load will do. */
+		if (unlikely(data_race(trk->reads_wait)))
 			return slow_map(ft, bio);
 		return remap(ft, bio);
 	}
+	/* Both tests of the operation in place: a register of its own is one more to load. */
+	barrier();
 	if (bio_op(bio) != REQ_OP_WRITE)
 		return slow_map(ft, bio);
-	sectors = bio_sectors(bio);
-	first = bio->bi_iter.bi_sector >> trk->sector_shift;
-	/* An empty flush wraps around and is not one block either. */
-	if ((bio->bi_iter.bi_sector + sectors - 1) >> trk->sector_shift != first ||
-	    !sectors || !count_in(trk))
+	first = bio->bi_iter.bi_sector;
+	/* An empty flush wraps around to 2^23 sectors, which are never in one block. */
+	last = first + ((bio->bi_iter.bi_size - 1) >> SECTOR_SHIFT);
+	first >>= trk->sector_shift;
+	if (last >> trk->sector_shift != first || !count_in(trk))
 		return slow_map(ft, bio);
-	return pass_write(ft, bio, FERRY_STASH_ONE | first);
+	return pass_write(ft, bio, ferry_stash_one(first));
 }
 
-/* The rare end of a completion: the mark is new, or more than one block. */
-static noinline int mark_and_leave(struct ferry_tracker *trk, unsigned long *bits, u64 stash)
+/* Completion of a write to more than one block. */
+static noinline int end_range(struct ferry_tracker *trk, u64 stash)
+{
+	rcu_read_lock_sched();
+	if (MARK_AT_COMPLETION)
+		mark(trk, rcu_dereference_sched(trk->bits), stash);
+	this_cpu_dec(trk->cpu->inflight);
+	rcu_read_unlock_sched();
+	return DM_ENDIO_DONE;
+}
+
+/* The rare end of a completion: the first write to this block in this map. */
+static noinline int mark_and_leave(struct ferry_tracker *trk, unsigned long *bits, u64 block)
 	__releases(RCU_SCHED)
 {
-	mark(trk, bits, stash);
+	if (ferry_map_mark_one(&trk->geo, bits, block))
+		this_cpu_inc(trk->cpu->newly);
 	this_cpu_dec(trk->cpu->inflight);
 	rcu_read_unlock_sched();
 	return DM_ENDIO_DONE;
@@ -241,19 +257,22 @@ static noinline int mark_and_leave(struct ferry_tracker *trk, unsigned long *bit
  */
 static int ferry_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *error)
 {
-	const struct ferry_target *ft = ti->private;
-	struct ferry_tracker *trk = ft->trk;
 	u64 stash = (unsigned long)bio->bi_private;
+	const struct ferry_target *ft;
+	struct ferry_tracker *trk;
 	unsigned long *bits;
 
 	if (!stash)
 		return DM_ENDIO_DONE;
+	ft = ti->private;
+	trk = ft->trk;
+	if (unlikely(!ferry_stash_is_one(stash)))
+		return end_range(trk, stash);
 	rcu_read_lock_sched();
 	/* Pairs with rcu_assign_pointer() in ferry_tracker_swap(). */
 	bits = rcu_dereference_sched(trk->bits);
-	if (MARK_AT_COMPLETION &&
-	    (!ferry_stash_is_one(stash) || !ferry_map_test(bits, ferry_stash_first(stash))))
-		return mark_and_leave(trk, bits, stash);
+	if (MARK_AT_COMPLETION && !ferry_map_test(bits, ferry_stash_first(stash)))
+		return mark_and_leave(trk, bits, ferry_stash_first(stash));
 	this_cpu_dec(trk->cpu->inflight);
 	rcu_read_unlock_sched();
 	return DM_ENDIO_DONE;

@@ -44,32 +44,42 @@ enum ferry_verdict ferry_gate_verdict(u32 state, enum ferry_kind kind);
 /* --------------------------------------------------------- in-flight stash */
 
 /*
- * A write carries its block range from submission to completion in one word of
- * the bio. The count is never 0, so 0 means "not ours".
+ * A write carries its blocks from submission to completion in one word of the
+ * bio. 0 means "not ours". A single block, nearly every write, is its number plus
+ * one, so that it costs one addition at either end; a range has the sign bit.
  */
+#define FERRY_STASH_RANGE	BIT_ULL(63)
 #define FERRY_STASH_SHIFT	40
 #define FERRY_MAX_BLOCKS	BIT_ULL(FERRY_STASH_SHIFT)
-#define FERRY_STASH_ONE		FERRY_MAX_BLOCKS	/* a count of one */
+#define FERRY_STASH_MAX_NR	(FERRY_STASH_RANGE / FERRY_MAX_BLOCKS - 1)
 
+static inline u64 ferry_stash_one(u64 block)
+{
+	return block + 1;
+}
+
+/* Is this the stash of a single block? Not defined for 0. */
+static inline bool ferry_stash_is_one(u64 stash)
+{
+	return !(stash & FERRY_STASH_RANGE);
+}
+
+/* @nr: 1 to FERRY_STASH_MAX_NR; a bio of 4 GiB has 2^20 blocks of 4 KiB. */
 static inline u64 ferry_stash(u64 first, u64 nr)
 {
-	return nr << FERRY_STASH_SHIFT | first;
+	if (nr == 1)
+		return ferry_stash_one(first);
+	return FERRY_STASH_RANGE | nr << FERRY_STASH_SHIFT | first;
 }
 
 static inline u64 ferry_stash_first(u64 stash)
 {
-	return stash & (FERRY_STASH_ONE - 1);
+	return ferry_stash_is_one(stash) ? stash - 1 : stash & (FERRY_MAX_BLOCKS - 1);
 }
 
 static inline u64 ferry_stash_nr(u64 stash)
 {
-	return stash >> FERRY_STASH_SHIFT;
-}
-
-/* Is this the stash of a single block? */
-static inline bool ferry_stash_is_one(u64 stash)
-{
-	return ferry_stash_nr(stash) == 1;
+	return ferry_stash_is_one(stash) ? 1 : (stash & ~FERRY_STASH_RANGE) >> FERRY_STASH_SHIFT;
 }
 
 /* -------------------------------------------------------------- two maps */

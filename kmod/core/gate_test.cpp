@@ -64,7 +64,7 @@ TEST(Gate, WritesPassOnlyWhileTracking) {
 
 TEST(Stash, KeepsBothNumbersAndIsNeverZero) {
   for (u64 first : {u64{0}, u64{1}, u64{12345}, u64{FERRY_MAX_BLOCKS - 1}}) {
-    for (u64 nr : {u64{1}, u64{2}, u64{1} << 20, (u64{1} << 24) - 1}) {
+    for (u64 nr : {u64{1}, u64{2}, u64{1} << 20, u64{FERRY_STASH_MAX_NR}}) {
       const u64 stash = ferry_stash(first, nr);
       EXPECT_NE(stash, 0u);
       EXPECT_EQ(ferry_stash_first(stash), first);
@@ -72,7 +72,7 @@ TEST(Stash, KeepsBothNumbersAndIsNeverZero) {
       EXPECT_EQ(ferry_stash_is_one(stash), nr == 1);
     }
   }
-  EXPECT_EQ(ferry_stash(7, 1), FERRY_STASH_ONE | 7);
+  EXPECT_EQ(ferry_stash(7, 1), ferry_stash_one(7));
 }
 
 class Pair : public testing::Test {

@@ -92,6 +92,26 @@ u64 ferry_map_mark(const struct ferry_geometry *geo, unsigned long *bits,
 }
 
 /**
+ * ferry_map_mark_one() - set one bit
+ * @geo: shape of the map
+ * @bits: the map
+ * @block: which one
+ *
+ * ferry_map_mark() for a single block, at a third of its instructions.
+ *
+ * Return: did this call change the bit from 0 to 1?
+ */
+bool ferry_map_mark_one(const struct ferry_geometry *geo, unsigned long *bits,
+			u64 block)
+{
+	if (ferry_test_and_set(&bits[block / FERRY_WORD_BITS],
+			       block % FERRY_WORD_BITS))
+		return false;
+	summarise(geo, bits, block / FERRY_PAGE_BITS);
+	return true;
+}
+
+/**
  * ferry_map_count() - number of set bits
  * @geo: shape of the map
  * @bits: a map that nobody marks

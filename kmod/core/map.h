@@ -33,6 +33,8 @@ void ferry_geometry_init(struct ferry_geometry *geo, u64 nr_blocks);
 
 u64 ferry_map_mark(const struct ferry_geometry *geo, unsigned long *bits,
 		   u64 first, u64 nr);
+bool ferry_map_mark_one(const struct ferry_geometry *geo, unsigned long *bits,
+			u64 block);
 u64 ferry_map_count(const struct ferry_geometry *geo, const unsigned long *bits);
 u64 ferry_map_next(const struct ferry_geometry *geo, const unsigned long *bits,
 		   u64 from);

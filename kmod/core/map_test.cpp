@@ -88,6 +88,20 @@ TEST_P(MapOfSize, LastBlockAlone) {
   }
 }
 
+TEST_P(MapOfSize, SingleBlocksAreMarkedAsRangesAre) {
+  const uint64_t size = GetParam();
+  Map singles(size), ranges(size);
+  std::mt19937_64 random(size);
+  for (int round = 0; round < 500; ++round) {
+    const uint64_t block = random() % size;
+    const bool newly = ferry_map_mark_one(&singles.geo, singles.bits(), block);
+    ASSERT_EQ(newly, ranges.mark(block, 1) == 1) << block;
+    ASSERT_TRUE(singles.test(block));
+    ASSERT_TRUE(singles.summary(block / kPage));
+  }
+  EXPECT_EQ(singles.count(), ranges.count());
+}
+
 TEST_P(MapOfSize, RandomRangesMatchAModel) {
   const uint64_t size = GetParam();
   Map map(size);
@@ -163,7 +177,10 @@ TEST(Map, ParallelMarkersCountEachBitOnce) {
         threads.emplace_back([&, t] {
           std::mt19937_64 random(repeat * kThreads + t);
           for (uint64_t first = t; first < kBlocks; first += kThreads)
-            newly[t] += map.mark(first, std::min<uint64_t>(1 + random() % 100, kBlocks - first));
+            if (random() % 2)
+              newly[t] += ferry_map_mark_one(&map.geo, map.bits(), first);
+            else
+              newly[t] += map.mark(first, std::min<uint64_t>(1 + random() % 100, kBlocks - first));
         });
       }
     }

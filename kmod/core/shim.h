@@ -29,6 +29,12 @@ static inline unsigned long ferry_fetch_or(unsigned long *word, unsigned long ma
 	return atomic_long_fetch_or(mask, (atomic_long_t *)word);
 }
 
+/* Sets a bit and says whether it was set; one instruction where fetch_or is a loop. */
+static inline bool ferry_test_and_set(unsigned long *word, unsigned int bit)
+{
+	return test_and_set_bit(bit, word);
+}
+
 static inline unsigned int ferry_weight(unsigned long word)
 {
 	return hweight_long(word);
@@ -72,6 +78,11 @@ typedef __UINT8_TYPE__ u8;
 static inline unsigned long ferry_fetch_or(unsigned long *word, unsigned long mask)
 {
 	return __atomic_fetch_or(word, mask, __ATOMIC_SEQ_CST);
+}
+
+static inline bool ferry_test_and_set(unsigned long *word, unsigned int bit)
+{
+	return ferry_fetch_or(word, 1UL << bit) >> bit & 1;
 }
 
 static inline unsigned int ferry_weight(unsigned long word)
