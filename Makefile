@@ -89,6 +89,11 @@ lint: deps ## scripts and limits of the house; sparse, checkpatch and coccinelle
 	@tests/lint
 	@tests/kmod/static-checks
 
+##@ Bench
+.PHONY: bench
+bench: deps stage ## instructions per I/O of the filter on both kernels -> build/results/cost.json
+	@bench/cost
+
 ##@ Lab
 .PHONY: lab
 lab: deps stage ## two hosts to play with; says how to log in

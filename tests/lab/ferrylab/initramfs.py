@@ -9,6 +9,8 @@ from .cpio import Archive
 
 _MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "9pnet_virtio", "9p",
             "crc32c_generic", "ext4", "overlay")
+# Newer kernels have these in their core.
+_MAY_BE_GONE = ("crc32c_generic",)
 
 _INIT = r"""#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tree /stage /ov /new
@@ -56,21 +58,28 @@ def build(tree: pathlib.Path, modules: pathlib.Path) -> bytes:
     archive.device("dev/console", 5, 1)
     archive.file("init", _INIT, 0o755)
     archive.file("bin/busybox", (tree / "bin/busybox").read_bytes(), 0o755)
-    order = _load_order(modules)
+    order = add_modules(archive, modules, _MODULES)
+    archive.file("modules/order", "\n".join(order) + "\n")
+    return archive.bytes()
+
+
+def add_modules(archive: Archive, base: pathlib.Path, names) -> list[str]:
+    """Puts modules of the kernel whose directory is `base`, and what they need, into /modules. Returns the files' names
+    in the order to load them in."""
+    order = _load_order(base, names)
     for module in order:
-        content = (modules / module).read_bytes()
+        content = (base / module).read_bytes()
         if module.endswith(".xz"):
             content = lzma.decompress(content)
         archive.file("modules/" + _plain(module), content)
-    archive.file("modules/order", "\n".join(_plain(module) for module in order) + "\n")
-    return archive.bytes()
+    return [_plain(module) for module in order]
 
 
 def _plain(module: str) -> str:
     return pathlib.PurePath(module).name.removesuffix(".xz")
 
 
-def _load_order(base: pathlib.Path) -> list[str]:
+def _load_order(base: pathlib.Path, names) -> list[str]:
     """Module files in an order in which each finds what it needs. Built-in ones are left out."""
     needs = {}
     for line in (base / "modules.dep").read_text().splitlines():
@@ -87,9 +96,9 @@ def _load_order(base: pathlib.Path) -> list[str]:
         if module not in order:
             order.append(module)
 
-    for name in _MODULES:
+    for name in names:
         if name in by_name:
             add(by_name[name])
-        elif name not in builtin:
+        elif name not in builtin and name not in _MAY_BE_GONE:
             raise ValueError(f"{base} has no module {name}")
     return order
