@@ -159,27 +159,25 @@ Broken Machine::marked_wrong_map(unsigned i) const {
              : Broken::kRetiredMapChanged;
 }
 
-// mark_and_leave(). The real ferry_map_mark() sets the bit and then the summary, and another CPU may look
+// mark_and_leave(). The real ferry_map_mark_one() sets the bit and then the summary, and another CPU may look
 // in between: so each of its two effects is a step, made by a call of which the other is left out.
 void Machine::mark_step(unsigned i) {
   State next = *from_;
   Write& write = next.write[i];
-  const unsigned block = bounds_.block_of[i];
-  const u64 stash = ferry_stash(block, 1);
+  const u64 block = ferry_stash_first(ferry_stash_one(bounds_.block_of[i]));
   load_maps(*from_);
   if (write.at == At::kSummary) pair_.bits[write.map][0] &= ~(1UL << block);
-  const u64 newly = ferry_map_mark(&geo_, pair_.bits[write.map], ferry_stash_first(stash),
-                                   ferry_stash_nr(stash));
+  const bool newly = ferry_map_mark_one(&geo_, pair_.bits[write.map], block);
   store_maps(next);
   if (write.at == At::kSummary) {
     next.map[write.map].leaf = from_->map[write.map].leaf;
     write.at = At::kOut;
-    return emit(next, i, "ferry_map_mark(): sets the summary", marked_wrong_map(i));
+    return emit(next, i, "ferry_map_mark_one(): sets the summary", marked_wrong_map(i));
   }
   next.map[write.map].summary = from_->map[write.map].summary;
   next.dirty += static_cast<int8_t>(newly);
   write.at = newly ? At::kSummary : At::kOut;
-  emit(next, i, newly ? "ferry_map_mark(): sets the bit" : "ferry_map_mark(): another was first",
+  emit(next, i, newly ? "ferry_map_mark_one(): sets the bit" : "ferry_map_mark_one(): another was first",
        newly ? marked_wrong_map(i) : Broken::kNothing);
 }
 
