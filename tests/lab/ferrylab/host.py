@@ -264,6 +264,7 @@ class Host:
             "ferryd.log": "journalctl -b --no-pager -o short-precise -u ferryd; "
                           "tail -n +1 /var/log/ferry/* 2>/dev/null || true",
             "libvirt.log": "tail -n +1 /var/log/libvirt/qemu/*.log 2>/dev/null || true",
+            "guests.log": "tail -n 200 /var/log/ferry-guest-*.log 2>/dev/null || true",
             "state.log": "uptime; ps axf -o pid,stat,wchan:20,args; dmsetup table; dmsetup info -c; "
                          "virsh -r list --all; lsblk; ss -tnp; free -m; systemctl --failed",
         }

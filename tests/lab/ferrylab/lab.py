@@ -28,7 +28,7 @@ class Options:
     kernel: str = "6.1"
     memory: str = "2G"
     hosts: int = 2
-    cpus: int = 2
+    cpus: int = 0                               # of each host; 0: 2 for one host, 1 each for two
     scratch: tuple[tuple[str, int], ...] = ()   # (serial, bytes) of extra disks of every host
     private: bool = False                       # do not wait for other labs of this machine
     keep: bool = False                          # leave the run directory in place
@@ -241,7 +241,7 @@ class Lab:
         cpu = (["-accel", "kvm", "-cpu", "host"] if self.accel == "kvm"
                else ["-accel", "tcg,thread=multi", "-cpu", "max"])
         argv = ["qemu-system-x86_64", "-name", f"ferry-{name}", "-M", "pc", *cpu,
-                "-smp", str(self.options.cpus), "-m", self.options.memory, "-nodefaults",
+                "-smp", str(self._cpus()), "-m", self.options.memory, "-nodefaults",
                 "-display", "none", "-no-reboot", "-rtc", "base=utc,clock=host",
                 "-kernel", self.kernel["vmlinuz"],
                 "-initrd", str(directory / "initrd"), "-append", quiet,
@@ -275,6 +275,11 @@ class Lab:
                                "discard=unmap",
                      "-device", f"virtio-blk-pci,drive={serial},serial={serial}"]
         return argv
+
+    def _cpus(self) -> int:
+        """Emulated processors wait for each other's locks: more of them than real ones cost time. And with one per
+        host no interrupt between processors can get lost (see "nohz=off")."""
+        return self.options.cpus or (2 if self.options.hosts == 1 else 1)
 
     def _set_link(self, up: bool) -> None:
         for host in self.hosts.values():
