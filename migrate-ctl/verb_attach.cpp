@@ -16,8 +16,8 @@ int run_attach(const Invocation& call) {
   if (call.console.json)
     print_json(*json);
   else if (!call.console.quiet)
-    print_out(fmt::format("{}: filter attached, {}", printable(volume->path),
-                          printable(volume->state)));
+    print_out(fmt::format("{}: filter attached, {}, blocks of {}", printable(volume->path),
+                          printable(volume->state), format_size(volume->block_size_bytes)));
   return 0;
 }
 

@@ -18,10 +18,10 @@ int run_volumes(const Invocation& call) {
     for (const auto& volume : *volumes) print_out(printable(volume.path));
     return 0;
   }
-  Table table({"volume", "mode", "state", "filter", "size", "dirty", "job"});
+  Table table({"volume", "mode", "state", "filter", "size", "block", "dirty", "job"});
   for (const auto& volume : *volumes)
     table.add({volume.path, volume.mode, volume.state, std::string(api::name_of(volume.method)),
-               format_size(volume.size_bytes),
+               format_size(volume.size_bytes), format_size(volume.block_size_bytes),
                format_size(volume.dirty_blocks * volume.block_size_bytes),
                volume.job.value_or("-")});
   table.print(call.console);

@@ -99,6 +99,31 @@ TEST_F(AttachTest, TheDoorIsAHiddenLayerOfTheLogicalVolume) {
   EXPECT_FALSE(volume::inspect(volume.path())->in_use);
 }
 
+TEST_F(AttachTest, AMemoryLimitMakesBlocksLarger) {
+  TestVolume volume("kmod-attach-granularity", 256 * kMiB / 2);
+  // Two maps of one page and their summaries; half of it would not even do for the largest blocks.
+  constexpr uint64_t kFourPages = 4 * 4096;
+  auto attachment = must_attach({.path = volume.path(), .map_memory_bytes = kFourPages});
+  auto info = attachment.tracker().info();
+  ASSERT_FERRY_OK(info);
+  EXPECT_EQ(info->block_shift, 12u);
+  ASSERT_FERRY_OK(attachment.detach());
+  auto refused = filter::Attachment::attach({.path = volume.path(), .map_memory_bytes = kFourPages / 2});
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, Errc::unsupported);
+  EXPECT_THAT(table_text(volume.dm_name()), testing::HasSubstr("linear"));
+
+  TestVolume larger("kmod-attach-larger", 136 * kMiB);
+  auto coarse = must_attach({.path = larger.path(), .map_memory_bytes = kFourPages});
+  info = coarse.tracker().info();
+  ASSERT_FERRY_OK(info);
+  EXPECT_EQ(info->block_shift, 13u);
+  Fd fd = open_device(larger.path(), O_RDWR | O_DIRECT);
+  ASSERT_EQ(write_at(fd.get(), 136 * kMiB - kBlock, kBlock, 1), 0);
+  EXPECT_EQ(take_round(coarse.tracker()), blocks(136 * kMiB / 8192 - 1, 1));
+  ASSERT_FERRY_OK(coarse.detach());
+}
+
 TEST_F(AttachTest, SwapIsRecognised) {
   LogicalVolume volume("kmod-swap", 16 * kMiB);
   EXPECT_EQ(volume::inspect(volume.path())->detected_role, volume::Role::data);

@@ -187,6 +187,7 @@ Result<api::VolumeStatus> Backend::attach_volume(const std::string& path) {
   if (!info) return std::move(info).error();
   filter::AttachRequest request;
   request.path = path;
+  request.map_memory_bytes = config_.map_memory_bytes();
   auto attached = filter::Attachment::attach(request);
   if (!attached) return std::move(attached).error();
   const std::string name = attached->name();

@@ -36,6 +36,8 @@ po::options_description settings(Config& c) {
        "socket of the local libvirt daemon, for incoming migrations")
       ("memory-address", po::value(&c.memory_address)->default_value(c.memory_address),
        "address to which peers' hypervisors send memory (default: where the peer link came in)")
+      ("map-memory", po::value(&c.map_memory_mib)->default_value(c.map_memory_mib),
+       "MiB for the dirty maps of one volume; larger volumes are tracked in larger blocks")
       ("streams", po::value(&c.streams)->default_value(c.streams), "data streams of one job, 1 to 16");
   return d;
 }
@@ -73,6 +75,9 @@ Result<CommandLine> parse_command_line(int argc, const char* const* argv) {
   }
   if (line.config.streams < 1 || line.config.streams > api::kStreamsMax)
     return make_error(Errc::usage, "streams must be 1 to 16");
+  constexpr std::uint64_t kMapMemoryMaxMib = 1u << 20;
+  if (line.config.map_memory_mib < 1 || line.config.map_memory_mib > kMapMemoryMaxMib)
+    return make_error(Errc::usage, "map-memory must be 1 to " + std::to_string(kMapMemoryMaxMib) + " (MiB)");
   return line;
 }
 

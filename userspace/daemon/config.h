@@ -7,6 +7,7 @@
 
 #include "api/api_types.h"
 #include "base/result.h"
+#include "filter/granularity.h"
 
 namespace ferry::daemon {
 
@@ -22,7 +23,9 @@ struct Config {
   std::string libvirt_socket = "/run/libvirt/libvirt-sock";
   std::string memory_address;                  // where peers' hypervisors send memory; empty: the peer link's
   unsigned streams = 4;                        // data streams of one job
+  std::uint64_t map_memory_mib = filter::kMapMemoryDefaultBytes >> 20;  // for the dirty maps of one volume
   bool verbose = false;
+  std::uint64_t map_memory_bytes() const { return map_memory_mib << 20; }
 };
 
 

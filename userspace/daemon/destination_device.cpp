@@ -77,8 +77,9 @@ Result<std::vector<DiskReply>> plan_destination(const PrepareRequest& request) {
   return replies;
 }
 
-DestinationDisks::DestinationDisks(PrepareRequest request, std::string state_dir, Post post)
-    : request_(std::move(request)), state_dir_(std::move(state_dir)), post_(std::move(post)) {}
+DestinationDisks::DestinationDisks(PrepareRequest request, std::uint64_t map_memory_bytes, std::string state_dir,
+                                   Post post)
+    : request_(std::move(request)), map_memory_bytes_(map_memory_bytes), state_dir_(std::move(state_dir)), post_(std::move(post)) {}
 
 DestinationDisks::~DestinationDisks() { stop_streams(); }
 
@@ -127,6 +128,7 @@ Status DestinationDisks::prepare_one(Item& item, const DiskReply& plan) {
   filter::AttachRequest request;
   request.path = item.path;
   request.mode = FERRY_MODE_GATE;
+  request.map_memory_bytes = map_memory_bytes_;
   request.door_writable = true;
   request.replace_fenced = true;
   auto attached = filter::Attachment::attach(request);

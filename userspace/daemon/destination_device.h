@@ -30,7 +30,8 @@ class DestinationDisks : public migration::DestinationDevice {
  public:
   using Post = std::function<void(migration::DestinationEvent)>;
 
-  DestinationDisks(PrepareRequest request, std::string state_dir, Post post);
+  // map_memory_bytes: for the dirty maps of one disk.
+  DestinationDisks(PrepareRequest request, std::uint64_t map_memory_bytes, std::string state_dir, Post post);
   ~DestinationDisks() override;
 
   void prepare() override;
@@ -66,6 +67,7 @@ class DestinationDisks : public migration::DestinationDevice {
   Result<std::uint64_t> unexplained(Item& item, const std::vector<std::uint64_t>& differing);
 
   PrepareRequest request_;
+  std::uint64_t map_memory_bytes_;
   std::string state_dir_;
   Post post_;
   std::vector<Item> items_;                   // changed by the worker only

@@ -54,7 +54,8 @@ IncomingJob::IncomingJob(const Config& config, ControlLoop& loop, Hello hello, P
                          wire::Channel& channel, std::function<void(const api::JobStatus&)> changed)
     : config_(config), loop_(loop), hello_(std::move(hello)), request_(std::move(request)), channel_(channel),
       changed_(std::move(changed)),
-      disks_(request_, config.state_dir, [this](migration::DestinationEvent e) { post(std::move(e)); }),
+      disks_(request_, config.map_memory_bytes(), config.state_dir,
+             [this](migration::DestinationEvent e) { post(std::move(e)); }),
       machine_({disks_, *this, [id = hello_.session](const std::string& line) { spdlog::info("{}: {}", id, line); }}) {
   status_.id = hello_.session;
   status_.vm = request_.vm;

@@ -146,8 +146,8 @@ OutgoingJob::OutgoingJob(const Config& config, ControlLoop& loop, std::string id
                          std::function<void(const api::JobStatus&)> changed)
     : config_(config), loop_(loop), id_(std::move(id)), plan_(std::move(plan)), changed_(std::move(changed)),
       session_(config, peer_of(plan_.request), id_, plan_.prepare, [this](migration::SourceEvent e) { post(std::move(e)); }),
-      disks_(plan_.disks, plan_.request.bandwidth_bytes_per_s.value_or(0), [this] { return session_.open_streams(); },
-             [this](migration::SourceEvent e) { post(std::move(e)); }),
+      disks_(plan_.disks, config.map_memory_bytes(), plan_.request.bandwidth_bytes_per_s.value_or(0),
+             [this] { return session_.open_streams(); }, [this](migration::SourceEvent e) { post(std::move(e)); }),
       hypervisor_(config, session_, guest_migration(plan_, id_),
                   [this](migration::SourceEvent e) { post(std::move(e)); }),
       machine_({clock_, disks_, session_, hypervisor_,

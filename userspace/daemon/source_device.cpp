@@ -67,9 +67,9 @@ class SourceDisks::RoundExtents : public mover::ExtentSource {
   std::uint64_t at_ = 0;
 };
 
-SourceDisks::SourceDisks(std::vector<SourceDisk> disks, std::uint64_t bandwidth_bytes_per_s,
-                         OpenStreams open_streams, Post post)
-    : disks_(std::move(disks)), limit_(bandwidth_bytes_per_s),
+SourceDisks::SourceDisks(std::vector<SourceDisk> disks, std::uint64_t map_memory_bytes,
+                         std::uint64_t bandwidth_bytes_per_s, OpenStreams open_streams, Post post)
+    : disks_(std::move(disks)), map_memory_bytes_(map_memory_bytes), limit_(bandwidth_bytes_per_s),
       open_streams_(std::move(open_streams)), post_(std::move(post)) {
   for (const auto& disk : disks_)
     if (disk.role != volume::Role::scratch) items_.push_back({&disk, std::nullopt});
@@ -100,6 +100,7 @@ Status SourceDisks::attach_all() {
     filter::AttachRequest request;
     request.path = item.disk->path;
     request.mode = FERRY_MODE_TRACK;
+    request.map_memory_bytes = map_memory_bytes_;
     auto attached = filter::Attachment::attach(request);
     if (!attached) {
       if (auto undone = detach_all(); !undone) spdlog::error("taking the filter out again: {}", undone.error().message());

@@ -58,8 +58,9 @@ class SourceDisks : public migration::SourceDevice {
   // Opens the data streams once the peer is prepared.
   using OpenStreams = std::function<Result<std::vector<std::unique_ptr<wire::Channel>>>()>;
 
-  SourceDisks(std::vector<SourceDisk> disks, std::uint64_t bandwidth_bytes_per_s, OpenStreams open_streams,
-              Post post);
+  // map_memory_bytes: for the dirty maps of one disk.
+  SourceDisks(std::vector<SourceDisk> disks, std::uint64_t map_memory_bytes, std::uint64_t bandwidth_bytes_per_s,
+              OpenStreams open_streams, Post post);
   ~SourceDisks() override;
 
   void attach() override;
@@ -90,6 +91,7 @@ class SourceDisks : public migration::SourceDevice {
   Status thaw_all();
 
   std::vector<SourceDisk> disks_;
+  std::uint64_t map_memory_bytes_;
   TokenBucket limit_;
   OpenStreams open_streams_;
   Post post_;

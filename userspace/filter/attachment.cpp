@@ -213,8 +213,12 @@ Result<Attachment> Attachment::attach(const AttachRequest& request) {
   FERRY_TRY(state->open_volume(request));
   auto uuid = random_uuid();
   if (!uuid.ok()) return std::move(uuid).error();
-  auto tracker = Tracker::create(*uuid, state->name(), sectors_of(state->volume.original),
-                                 request.block_shift, request.mode);
+  const uint64_t sectors = sectors_of(state->volume.original);
+  auto block_shift = request.block_shift != 0
+                         ? Result<uint32_t>(request.block_shift)
+                         : choose_block_shift(sectors * 512, request.map_memory_bytes);
+  if (!block_shift.ok()) return std::move(block_shift).error();
+  auto tracker = Tracker::create(*uuid, state->name(), sectors, *block_shift, request.mode);
   if (!tracker.ok()) return std::move(tracker).error();
   state->tracker = std::move(*tracker);
   Status status = state->make_door(request.door_writable);
@@ -223,8 +227,9 @@ Result<Attachment> Attachment::attach(const AttachRequest& request) {
     state->undo();
     return std::move(status).error();
   }
-  spdlog::info("{}: filter inserted {}", state->name(),
-               state->in_place ? "in place" : "on top of " + lower_name(state->name()));
+  spdlog::info("{}: filter inserted {}, blocks of {} KiB", state->name(),
+               state->in_place ? "in place" : "on top of " + lower_name(state->name()),
+               (uint64_t{1} << *block_shift) >> 10);
   return Attachment(std::move(state));
 }
 

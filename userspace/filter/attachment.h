@@ -15,6 +15,7 @@
 #include "base/fd.h"
 #include "base/result.h"
 #include "filter/dm.h"
+#include "filter/granularity.h"
 #include "filter/table.h"
 #include "filter/tracker.h"
 
@@ -23,7 +24,8 @@ namespace ferry::filter {
 struct AttachRequest {
   std::string path;                      // /dev/vg/lv, /dev/mapper/NAME, any link to them
   ferry_mode mode = FERRY_MODE_TRACK;
-  uint32_t block_shift = 0;              // 0 = 4 KiB
+  uint32_t block_shift = 0;              // 0 = the smallest block whose maps fit into map_memory_bytes
+  uint64_t map_memory_bytes = kMapMemoryDefaultBytes;
   bool door_writable = false;            // source: read-only door; destination: writable
   // Take over a volume that an earlier migration left fenced (or gated): the new gate-mode tracker
   // replaces the old one by one table swap, with no instant of plain access in between.
