@@ -77,11 +77,11 @@ fuzz: ## the frame parser under libFuzzer for FUZZ_SECONDS (20)
 	@tests/fuzz/run $${FUZZ_SECONDS:-20}
 
 .PHONY: kernel-suite
-kernel-suite: stage ## the filter in the lab's kernels, with the negative control (KERNEL=6.1 or 6.12)
+kernel-suite: stage ## the filter in the lab's kernels, with the negative control (KERNEL=6.1, 6.12, 5.10, 7, kasan, kcsan)
 	@tests/kmod/run $${KERNEL:-6.1}
 
 .PHONY: test-long
-test-long: test ## besides: the kernel suite and the migrations on the other kernel, longer fuzzing
+test-long: deps ## the same and the migrations on 6.12, four more kernels (two of them debug kernels), DKMS, long fuzzing
 	@FERRY_LONG=1 tests/run-all
 
 .PHONY: lint
