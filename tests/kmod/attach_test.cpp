@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "base/process.h"
+#include "event_test.h"
 #include "suite.h"
 #include "volume/volume.h"
 #include "writer.h"
@@ -18,16 +19,7 @@ namespace {
 
 constexpr int kTurns = 20;
 
-class AttachTest : public KmodTest {
- protected:
-  void SetUp() override {
-    KmodTest::SetUp();
-    auto monitor = filter::EventMonitor::open();
-    ASSERT_FERRY_OK(monitor);
-    monitor_ = std::make_unique<filter::EventMonitor>(std::move(*monitor));
-  }
-  std::unique_ptr<filter::EventMonitor> monitor_;
-};
+class AttachTest : public EventTest {};
 
 // Everything a busy volume must survive: attach and detach again and again under queue depth 32.
 void insert_and_remove_under_load(const std::string& path, const std::string& dm_name,

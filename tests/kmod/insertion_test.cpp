@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <iostream>
 
+#include "event_test.h"
 #include "suite.h"
 #include "writer.h"
 
@@ -16,14 +17,8 @@ namespace {
 
 using std::chrono::nanoseconds;
 
-class InsertionTest : public KmodTest {
+class InsertionTest : public EventTest {
  protected:
-  void SetUp() override {
-    KmodTest::SetUp();
-    auto monitor = filter::EventMonitor::open();
-    ASSERT_FERRY_OK(monitor);
-    monitor_ = std::make_unique<filter::EventMonitor>(std::move(*monitor));
-  }
   // The tracker says that it lost its table, at once and by an event.
   void expect_noticed(filter::Attachment& attachment) {
     const auto& uuid = attachment.tracker().uuid();
@@ -36,7 +31,6 @@ class InsertionTest : public KmodTest {
     EXPECT_FERRY_ERRNO(attachment.tracker().swap(), ESTALE);
     EXPECT_FERRY_ERRNO(attachment.tracker().freeze(1000, 1000), ESTALE);
   }
-  std::unique_ptr<filter::EventMonitor> monitor_;
 };
 
 void append(std::vector<nanoseconds>& to, const std::vector<nanoseconds>& from) {
