@@ -222,16 +222,22 @@ def _modules_image(modules: pathlib.Path, kver: str, work: pathlib.Path, output)
 # --- from source ---
 
 
-def _build_from_source(recipe: Recipe, work: pathlib.Path, final: pathlib.Path, output) -> dict:
+def _unpack_source(recipe: Recipe, work: pathlib.Path, target: pathlib.Path, parts, output) -> None:
+    """Fetches Debian's source of the kernel into `work` and unpacks `parts` of it, or all, into `target`."""
     deb = _download(recipe, work, lambda _ask: [recipe.package], output)[0]
     _run(["dpkg-deb", "-x", deb, work / "deb"], output)
-    source, build = work / "source", work / "build"
-    source.mkdir()
-    build.mkdir()
     archive = next((work / "deb/usr/src").glob("linux-source-*.tar.xz"))
-    _run(["tar", "-C", source, "--strip-components=1", "-xf", archive], output)
+    target.mkdir(exist_ok=True)
+    _run(["tar", "-C", target, "--strip-components=1", "-xf", archive, "--wildcards",
+          *(f"linux-source-*/{part}" for part in parts)], output)
     for part in ("deb", "debs", "apt"):
         shutil.rmtree(work / part)
+
+
+def _build_from_source(recipe: Recipe, work: pathlib.Path, final: pathlib.Path, output) -> dict:
+    source, build = work / "source", work / "build"
+    build.mkdir()
+    _unpack_source(recipe, work, source, (), output)
     make = ["make", "-C", source, f"O={build}", f"-j{os.cpu_count()}", "-s"]
     _run([*make, "tinyconfig"], output)
     _configure(recipe, source, build, make, output)
@@ -264,12 +270,12 @@ def _keep_headers(source, build, work, final) -> str:
         for file in build.rglob(pattern):
             if "scripts" not in file.parts and "tools" not in file.parts:
                 file.unlink()
-    # The build's makefile names its source by an absolute path.
     for part in ("Documentation", "LICENSES", "drivers", "fs", "net", "samples", "sound"):
         shutil.rmtree(source / part)
     for arch in (source / "arch").iterdir():
         if arch.is_dir() and arch.name != "x86":
             shutil.rmtree(arch)
+    # The build's makefile names its source by an absolute path.
     makefile = build / "Makefile"
     makefile.write_text(makefile.read_text().replace(str(work), str(final)))
     link = build / "source"
@@ -300,13 +306,7 @@ def checkers(log) -> pathlib.Path:
         work.mkdir()
         try:
             with open(work / "log", "w") as output:
-                deb = _download(recipe, work, lambda _ask: [recipe.package], output)[0]
-                _run(["dpkg-deb", "-x", deb, work / "deb"], output)
-                archive = next((work / "deb/usr/src").glob("linux-source-*.tar.xz"))
-                _run(["tar", "-C", work, "--strip-components=1", "-xf", archive, "--wildcards",
-                      *(f"linux-source-*/{part}" for part in _CHECKERS)], output)
-            for part in ("deb", "debs", "apt"):
-                shutil.rmtree(work / part)
+                _unpack_source(recipe, work, work, _CHECKERS, output)
             work.rename(final)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
