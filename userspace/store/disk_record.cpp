@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "store/disk_record.h"
+
+#include <array>
+#include <utility>
+
+namespace ferry::store {
+namespace {
+
+// The names are what the database holds: they may be added to, never changed.
+constexpr std::array<std::pair<Holding, std::string_view>, 7> kNames{{
+    {Holding::moving, "moving"},
+    {Holding::granting, "granting"},
+    {Holding::given, "given"},
+    {Holding::receiving, "receiving"},
+    {Holding::prepared, "prepared"},
+    {Holding::owned, "owned"},
+    {Holding::revoked, "revoked"},
+}};
+
+}  // namespace
+
+std::string_view holding_name(Holding holding) {
+  for (const auto& [value, name] : kNames)
+    if (value == holding) return name;
+  return "unknown";
+}
+
+std::optional<Holding> holding_from_name(std::string_view name) {
+  for (const auto& [value, known] : kNames)
+    if (known == name) return value;
+  return std::nullopt;
+}
+
+bool is_barred(Holding holding) {
+  switch (holding) {
+    case Holding::moving:
+    case Holding::owned: return false;
+    case Holding::granting:
+    case Holding::given:
+    case Holding::receiving:
+    case Holding::prepared:
+    case Holding::revoked: return true;
+  }
+  return true;  // what nobody knows, nobody may write to
+}
+
+}  // namespace ferry::store
