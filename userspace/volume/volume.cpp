@@ -18,6 +18,7 @@
 
 #include "base/fd.h"
 #include "base/process.h"
+#include "volume/identity.h"
 
 namespace ferry::volume {
 namespace {
@@ -117,7 +118,7 @@ Result<Role> role_from_name(const std::string& name) {
                     "a role is one of data, swap, scratch");
 }
 
-Result<VolumeInfo> inspect(const std::string& path) {
+Result<VolumeInfo> identify(const std::string& path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) return sys_error("cannot find the volume " + path, errno);
   if (!S_ISBLK(status.st_mode))
@@ -126,8 +127,17 @@ Result<VolumeInfo> inspect(const std::string& path) {
   VolumeInfo info;
   info.path = path;
   learn_kind(info, status.st_rdev);
+  info.id = identity_of(sysfs_of(status.st_rdev));
+  info.device = status.st_rdev;
+  return info;
+}
+
+Result<VolumeInfo> inspect(const std::string& path) {
+  auto known = identify(path);
+  if (!known.ok()) return known;
+  VolumeInfo info = std::move(*known);
   info.in_use = (!info.dm_name.empty() && has_openers(info.dm_name)) ||
-                is_claimed(path, status.st_rdev);
+                is_claimed(path, info.device);
   Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!fd.valid()) return sys_error("cannot open the volume " + path, errno);
   int block_size = 0;

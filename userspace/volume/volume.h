@@ -4,6 +4,8 @@
 // Thread-safety: the calls are independent; LVM's own locks order its commands.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <string>
 
@@ -22,6 +24,8 @@ struct VolumeInfo {
   std::string path;        // as LVM or device-mapper name it, links followed
   std::string dm_name;     // empty for kind block
   std::string vg, lv;      // kind lvm only
+  std::string id;          // the same as long as it is the same volume (identity.h); may be empty
+  dev_t device = 0;
   Kind kind = Kind::block;
   uint64_t size_bytes = 0;
   uint32_t logical_block_size = 512;
@@ -29,6 +33,8 @@ struct VolumeInfo {
   bool in_use = false;     // opened, mounted, or part of another device
 };
 
+// Path, names, kind and identity of a block device; the rest keeps its defaults. Never opens the device.
+Result<VolumeInfo> identify(const std::string& path);
 // Looks at a block device without changing it. Never reads for the role from a device that makes
 // reads wait (a closed gate); that is the caller's business.
 Result<VolumeInfo> inspect(const std::string& path);
