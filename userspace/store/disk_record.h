@@ -38,6 +38,7 @@ struct DiskRecord {
   std::string role;              // data, swap
   std::uint64_t size_bytes = 0;
   bool created = false;          // the volume was made for the session and may go with it
+  bool verified = false;         // after the session's hand-over both hosts' digests were equal
   std::string reason;            // for people: why it is held so
   std::int64_t changed_at = 0;   // Unix time in seconds; set by the store
 };

@@ -32,12 +32,12 @@ constexpr const char* kSchema = R"sql(
     uuid TEXT PRIMARY KEY, generation INTEGER NOT NULL, holding TEXT NOT NULL,
     session TEXT NOT NULL REFERENCES session (id), target TEXT NOT NULL, path TEXT NOT NULL UNIQUE,
     volume_id TEXT NOT NULL, role TEXT NOT NULL, size_bytes INTEGER NOT NULL, created INTEGER NOT NULL,
-    reason TEXT NOT NULL, changed_at INTEGER NOT NULL) STRICT;
+    verified INTEGER NOT NULL, reason TEXT NOT NULL, changed_at INTEGER NOT NULL) STRICT;
 )sql";
 
 constexpr const char* kDiskColumns =
-    "SELECT uuid, generation, holding, session, target, path, volume_id, role, size_bytes, created, reason, "
-    "changed_at FROM disk ";
+    "SELECT uuid, generation, holding, session, target, path, volume_id, role, size_bytes, created, verified, "
+    "reason, changed_at FROM disk ";
 
 std::string directory_of(const std::string& path) {
   auto parent = std::filesystem::path(path).parent_path();
@@ -133,8 +133,9 @@ Result<DiskRecord> read_disk(const Statement& row, const std::string& path) {
   disk.role = row.text_at(7);
   disk.size_bytes = static_cast<std::uint64_t>(row.number_at(8));
   disk.created = row.number_at(9) != 0;
-  disk.reason = row.text_at(10);
-  disk.changed_at = row.number_at(11);
+  disk.verified = row.number_at(10) != 0;
+  disk.reason = row.text_at(11);
+  disk.changed_at = row.number_at(12);
   return disk;
 }
 
@@ -209,13 +210,14 @@ Status remove_disk(Database& database, const std::string& uuid, const std::strin
 Status add_disk(Database& database, const DiskRecord& disk, std::int64_t now) {
   return execute(
       database.prepare("INSERT INTO disk (uuid, generation, holding, session, target, path, volume_id, role, "
-                       "size_bytes, created, reason, changed_at) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)"),
+                       "size_bytes, created, verified, reason, changed_at) "
+                       "VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)"),
       [&](Statement& s) {
         s.text(1, disk.uuid).number(2, static_cast<std::int64_t>(disk.generation));
         s.text(3, std::string(holding_name(disk.holding))).text(4, disk.session).text(5, disk.target);
         s.text(6, disk.path).text(7, disk.volume_id).text(8, disk.role);
-        s.number(9, static_cast<std::int64_t>(disk.size_bytes)).number(10, disk.created).text(11, disk.reason);
-        s.number(12, now);
+        s.number(9, static_cast<std::int64_t>(disk.size_bytes)).number(10, disk.created);
+        s.number(11, disk.verified).text(12, disk.reason).number(13, now);
       });
 }
 

@@ -72,6 +72,7 @@ DiskRecord disk_of(const std::string& session, int number, std::uint64_t generat
   disk.role = number == 0 ? "data" : "swap";
   disk.size_bytes = std::uint64_t{5} << 40;
   disk.created = number == 1;
+  disk.verified = number == 0;
   disk.reason = "it's \"moving\"; DROP TABLE disk";
   return disk;
 }
@@ -99,6 +100,7 @@ TEST_F(OwnershipStoreTest, EverythingComesBackAfterReopening) {
     EXPECT_EQ(disk.role, wanted.role);
     EXPECT_EQ(disk.size_bytes, wanted.size_bytes);
     EXPECT_EQ(disk.created, wanted.created);
+    EXPECT_EQ(disk.verified, wanted.verified);
     EXPECT_EQ(disk.reason, wanted.reason);
     EXPECT_GE(disk.changed_at, before);
     EXPECT_LE(disk.changed_at, std::time(nullptr));
