@@ -3,12 +3,17 @@
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/process.h"
 #include "volume/volume.h"
 
 namespace ferry::volume {
 namespace {
+
+constexpr const char* kHiddenTag = "ferry_fenced";
+// A question waits for the lock of a command that works on the group, not for ever.
+constexpr int kQuestionTimeoutMs = 30'000;
 
 // The characters LVM allows, none of which can be an option or a path of another place.
 bool is_lvm_name(const std::string& name) {
@@ -38,6 +43,28 @@ Status run_lvm(const std::vector<std::string>& argv, const std::string& what) {
   if (!output.ok()) return std::move(output).error();
   if (output->exit_status != 0) return lvm_error(what, output->exit_status, output->err);
   return ok_status();
+}
+
+Error not_understood() {
+  return make_error(Errc::unsupported, "lvs gave an answer that is not understood");
+}
+
+Result<nlohmann::json> first_row(const std::string& json) {
+  auto report = nlohmann::json::parse(json, nullptr, false);
+  if (report.is_discarded() || !report.is_object() || !report.contains("report"))
+    return not_understood();
+  for (const auto& part : report["report"]) {
+    if (!part.is_object() || !part.contains("lv") || !part["lv"].is_array()) return not_understood();
+    for (const auto& row : part["lv"])
+      if (row.is_object()) return row;
+  }
+  return not_understood();
+}
+
+std::optional<std::string> column(const nlohmann::json& row, const char* name) {
+  const auto found = row.find(name);
+  if (found == row.end() || !found->is_string()) return std::nullopt;
+  return found->get<std::string>();
 }
 
 }  // namespace
@@ -82,19 +109,71 @@ Error lvm_error(const std::string& what, int exit_status, const std::string& com
 }
 
 Result<std::pair<std::string, std::string>> parse_lvs(const std::string& json) {
-  auto bad = [] {
-    return make_error(Errc::unsupported, "lvs gave an answer that is not understood");
-  };
-  auto report = nlohmann::json::parse(json, nullptr, false);
-  if (report.is_discarded() || !report.is_object() || !report.contains("report")) return bad();
-  for (const auto& part : report["report"]) {
-    if (!part.is_object() || !part.contains("lv") || !part["lv"].is_array()) return bad();
-    for (const auto& row : part["lv"])
-      if (row.is_object() && row.contains("vg_name") && row["vg_name"].is_string() &&
-          row.contains("lv_name") && row["lv_name"].is_string())
-        return std::pair<std::string, std::string>(row["vg_name"], row["lv_name"]);
-  }
-  return bad();
+  auto row = first_row(json);
+  if (!row.ok()) return std::move(row).error();
+  auto vg = column(*row, "vg_name"), lv = column(*row, "lv_name");
+  if (!vg || !lv) return not_understood();
+  return std::pair(*vg, *lv);
+}
+
+bool split_lv_path(const std::string& path, std::string& vg, std::string& lv) {
+  const std::string dev = "/dev/", mapper = "/dev/mapper/";
+  if (path.rfind(mapper, 0) == 0) return split_lvm_name(path.substr(mapper.size()), vg, lv);
+  if (path.rfind(dev, 0) != 0) return false;
+  const size_t slash = path.find('/', dev.size());
+  if (slash == std::string::npos) return false;
+  vg = path.substr(dev.size(), slash - dev.size());
+  lv = path.substr(slash + 1);
+  return is_lvm_name(vg) && is_lvm_name(lv) && vg != "disk" && vg != "block";
+}
+
+Result<LvState> parse_lv_state(const std::string& json) {
+  auto row = first_row(json);
+  if (!row.ok()) return std::move(row).error();
+  auto vg = column(*row, "vg_name"), lv = column(*row, "lv_name");
+  auto vg_uuid = column(*row, "vg_uuid"), lv_uuid = column(*row, "lv_uuid");
+  auto active = column(*row, "lv_active"), tags = column(*row, "lv_tags");
+  auto skip = column(*row, "lv_skip_activation");
+  if (!vg || !lv || !vg_uuid || !lv_uuid || !active || !tags || !skip) return not_understood();
+  LvState state;
+  state.vg = *vg;
+  state.lv = *lv;
+  state.id = "LVM-" + *vg_uuid + *lv_uuid;
+  std::erase(state.id, '-');
+  state.id.insert(3, "-");
+  state.active = !active->empty();
+  state.hidden = !skip->empty() && (',' + *tags + ',').find(std::string(",") + kHiddenTag + ',') !=
+                                       std::string::npos;
+  return state;
+}
+
+Result<LvState> find_lv(const std::string& path) {
+  std::string vg, lv;
+  if (!split_lv_path(path, vg, lv))
+    return make_error(Errc::usage, path + " is not the path of a logical volume");
+  auto output = run_process({"lvs", "--reportformat", "json", "-o",
+                             "vg_name,lv_name,vg_uuid,lv_uuid,lv_active,lv_tags,lv_skip_activation",
+                             vg + '/' + lv},
+                            {.timeout_ms = kQuestionTimeoutMs});
+  if (!output.ok()) return std::move(output).error();
+  if (output->exit_status != 0)
+    return lvm_error("cannot look at the volume " + vg + '/' + lv, output->exit_status, output->err);
+  return parse_lv_state(output->out);
+}
+
+Status hide_lv(const LvState& lv) {
+  return run_lvm({"lvchange", "--setactivationskip", "y", "--addtag", kHiddenTag, lv.vg + '/' + lv.lv},
+                 "cannot hide the volume " + lv.vg + '/' + lv.lv);
+}
+
+Status show_lv(const LvState& lv) {
+  return run_lvm({"lvchange", "--setactivationskip", "n", "--deltag", kHiddenTag, lv.vg + '/' + lv.lv},
+                 "cannot bring the volume " + lv.vg + '/' + lv.lv + " back");
+}
+
+Status activate_lv(const LvState& lv) {
+  return run_lvm({"lvchange", "--activate", "y", "--ignoreactivationskip", lv.vg + '/' + lv.lv},
+                 "cannot activate the volume " + lv.vg + '/' + lv.lv);
 }
 
 Result<VolumeInfo> create_lv(const std::string& vg, const std::string& lv, uint64_t size_bytes) {
@@ -118,12 +197,16 @@ Result<VolumeInfo> create_lv(const std::string& vg, const std::string& lv, uint6
 }
 
 Status remove_lv(const std::string& path) {
-  auto info = inspect(path);
-  if (!info.ok()) return std::move(info).error();
-  if (info->kind != VolumeInfo::Kind::lvm)
+  const std::string what = "cannot remove the volume " + path;
+  auto info = identify(path);
+  if (info.ok() && info->kind != VolumeInfo::Kind::lvm)
     return make_error(Errc::unsupported, path + " is not a logical volume");
-  return run_lvm({"lvremove", "--yes", info->vg + '/' + info->lv},
-                 "cannot remove the volume " + path);
+  if (info.ok()) return run_lvm({"lvremove", "--yes", info->vg + '/' + info->lv}, what);
+  if (info.error().code != Errc::not_found) return std::move(info).error();
+  // One that is not active has no device, but a name.
+  auto lv = find_lv(path);
+  if (!lv.ok()) return std::move(lv).error();
+  return run_lvm({"lvremove", "--yes", lv->vg + '/' + lv->lv}, what);
 }
 
 }  // namespace ferry::volume

@@ -69,17 +69,15 @@ bool is_claimed(const std::string& path, dev_t device) {
   return !exclusive.valid() && errno == EBUSY;
 }
 
-// LVM's own view when its tools answer; the dm name says the same without them.
-void learn_lvm_names(VolumeInfo& info) {
+// LVM's own view when its tools answer; the dm name said the same without them.
+void ask_lvm_for_names(VolumeInfo& info) {
   auto output = run_process({"lvs", "--reportformat", "json", "-o", "vg_name,lv_name", info.path},
                             {.timeout_ms = 30'000});
   if (output.ok() && output->exit_status == 0)
     if (auto names = parse_lvs(output->out); names.ok()) {
       info.vg = names->first;
       info.lv = names->second;
-      return;
     }
-  split_lvm_name(info.dm_name, info.vg, info.lv);
 }
 
 void learn_kind(VolumeInfo& info, dev_t device) {
@@ -94,7 +92,7 @@ void learn_kind(VolumeInfo& info, dev_t device) {
   info.kind = VolumeInfo::Kind::dm;
   if (!starts_with_lvm(first_line(sysfs_of(device) + "/dm/uuid"))) return;
   info.kind = VolumeInfo::Kind::lvm;
-  learn_lvm_names(info);
+  split_lvm_name(info.dm_name, info.vg, info.lv);
   std::string pretty = "/dev/" + info.vg + '/' + info.lv;
   struct stat status {};
   if (::stat(pretty.c_str(), &status) == 0 && status.st_rdev == device) info.path = pretty;
@@ -136,6 +134,7 @@ Result<VolumeInfo> inspect(const std::string& path) {
   auto known = identify(path);
   if (!known.ok()) return known;
   VolumeInfo info = std::move(*known);
+  if (info.kind == VolumeInfo::Kind::lvm) ask_lvm_for_names(info);
   info.in_use = (!info.dm_name.empty() && has_openers(info.dm_name)) ||
                 is_claimed(path, info.device);
   Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));

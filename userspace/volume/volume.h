@@ -33,7 +33,8 @@ struct VolumeInfo {
   bool in_use = false;     // opened, mounted, or part of another device
 };
 
-// Path, names, kind and identity of a block device; the rest keeps its defaults. Never opens the device.
+// Path, names, kind and identity of a block device, the rest keeps its defaults. Asks the kernel alone: it neither
+// opens the device nor waits for LVM.
 Result<VolumeInfo> identify(const std::string& path);
 // Looks at a block device without changing it. Never reads for the role from a device that makes
 // reads wait (a closed gate); that is the caller's business.
@@ -42,8 +43,25 @@ Result<VolumeInfo> inspect(const std::string& path);
 // size_bytes is rounded up by LVM to whole extents; size_mismatch when the result is not exactly
 // size_bytes. no_space when the group cannot hold it, busy when the name is taken.
 Result<VolumeInfo> create_lv(const std::string& vg, const std::string& lv, uint64_t size_bytes);
-// Removes a logical volume that nobody uses.
+// Removes a logical volume that nobody uses, active or not.
 Status remove_lv(const std::string& path);
+
+// A logical volume as its group's metadata knows it, whether it is active or not.
+struct LvState {
+  std::string vg, lv;
+  std::string id;       // as VolumeInfo::id
+  bool active = false;
+  bool hidden = false;  // see hide_lv()
+};
+// `path`: /dev/VG/LV or /dev/mapper/NAME; need not exist. usage when it cannot be a logical volume's,
+// not_found when there is no such one (its group may be missing).
+Result<LvState> find_lv(const std::string& path);
+// Tags the volume ferry_fenced and lets it out of every activation that does not insist (lvchange -K):
+// after a reboot it is not there. Metadata only: the live table stays as it is. And the way back.
+Status hide_lv(const LvState& lv);
+Status show_lv(const LvState& lv);
+// Makes a hidden volume active, too.
+Status activate_lv(const LvState& lv);
 
 // Pure, for tests ---------------------------------------------------------------------------------
 
@@ -53,5 +71,9 @@ bool split_lvm_name(const std::string& dm_name, std::string& vg, std::string& lv
 Error lvm_error(const std::string& what, int exit_status, const std::string& complaint);
 // The two names from `lvs --reportformat json -o vg_name,lv_name`.
 Result<std::pair<std::string, std::string>> parse_lvs(const std::string& json);
+// /dev/VG/LV and /dev/mapper/NAME → both names; false for other paths.
+bool split_lv_path(const std::string& path, std::string& vg, std::string& lv);
+// From lvs with the columns that find_lv() asks for.
+Result<LvState> parse_lv_state(const std::string& json);
 
 }  // namespace ferry::volume

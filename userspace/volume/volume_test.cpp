@@ -50,6 +50,37 @@ TEST(LvsTest, OtherTextIsAnError) {
     EXPECT_FALSE(parse_lvs(text).ok()) << text;
 }
 
+TEST(LvStateTest, FromTheReport) {
+  const std::string begin = R"({"report":[{"lv":[{"vg_name":"vg","lv_name":"web-1","vg_uuid":"aPVAhM-0abc-1","lv_uuid":"B2-cdEF",)";
+  const std::string end = "}]}]}";
+  auto state = parse_lv_state(begin + R"("lv_active":"active","lv_tags":"x,ferry_fenced","lv_skip_activation":"skip activation")" + end);
+  ASSERT_TRUE(state.ok()) << state.error().message();
+  EXPECT_EQ(state->vg, "vg");
+  EXPECT_EQ(state->lv, "web-1");
+  EXPECT_EQ(state->id, "LVM-aPVAhM0abc1B2cdEF");
+  EXPECT_TRUE(state->active);
+  EXPECT_TRUE(state->hidden);
+  state = parse_lv_state(begin + R"("lv_active":"","lv_tags":"not_ferry_fenced","lv_skip_activation":"skip activation")" + end);
+  ASSERT_TRUE(state.ok());
+  EXPECT_FALSE(state->active);
+  EXPECT_FALSE(state->hidden) << "skipped for somebody else's reason";
+  state = parse_lv_state(begin + R"("lv_active":"","lv_tags":"ferry_fenced","lv_skip_activation":"")" + end);
+  EXPECT_FALSE(state->hidden) << "tagged, but activated like any other";
+  EXPECT_FALSE(parse_lv_state(begin + R"("lv_active":"","lv_tags":"")" + end).ok());
+}
+
+TEST(LvStateTest, Paths) {
+  std::string vg, lv;
+  ASSERT_TRUE(split_lv_path("/dev/vg-a/web1", vg, lv));
+  EXPECT_EQ(vg + ' ' + lv, "vg-a web1");
+  ASSERT_TRUE(split_lv_path("/dev/mapper/vg--a-web1", vg, lv));
+  EXPECT_EQ(vg + ' ' + lv, "vg-a web1");
+  for (const char* path : {"/dev/sda", "/dev/vg/../sda", "/dev/vg/a/b", "/dev/vg/", "/dev/vg/-x", "vg/web1",
+                           "/dev/disk/by-id", "/dev/mapper/plain", "/dev/block/8:1"})
+    EXPECT_FALSE(split_lv_path(path, vg, lv)) << path;
+  EXPECT_EQ(find_lv("/dev/sda").error().code, Errc::usage);
+}
+
 TEST(CreateTest, NamesThatAreNoNamesNeverReachLvm) {
   EXPECT_EQ(create_lv("vg", "--force", 4096).error().code, Errc::usage);
   EXPECT_EQ(create_lv("../vg", "a", 4096).error().code, Errc::usage);
