@@ -9,13 +9,6 @@
 namespace ferry::api {
 namespace {
 
-template <typename Enum, typename Table>
-std::string_view look_up(Enum value, const Table& table) {
-  for (const auto& [known, name] : table)
-    if (known == value) return name;
-  return "unknown";
-}
-
 // Letters, digits, dot, dash: host names and IPv4. Colons and '%' only inside brackets.
 bool is_host(std::string_view host, bool bracketed) {
   if (host.empty() || host.size() > 253 || host.front() == '-') return false;

@@ -14,6 +14,13 @@ namespace ferry::api {
 template <typename Enum, size_t N>
 using Names = std::array<std::pair<Enum, std::string_view>, N>;
 
+template <typename Enum, typename Table>
+std::string_view look_up(Enum value, const Table& table) {
+  for (const auto& [known, name] : table)
+    if (known == value) return name;
+  return "unknown";
+}
+
 inline constexpr Names<DiskRole, 3> kRoleNames{
     {{DiskRole::data, "data"}, {DiskRole::swap, "swap"}, {DiskRole::scratch, "scratch"}}};
 inline constexpr Names<Direction, 2> kDirectionNames{

@@ -5,43 +5,10 @@
 #include <cstring>
 
 #include "api/api_names.h"
+#include "api/json_parts.h"
 
 namespace ferry::api {
 namespace {
-
-template <typename T>
-Json maybe(const std::optional<T>& value) {
-  return value ? Json(*value) : Json(nullptr);
-}
-
-Json maybe_time(const std::optional<Time>& value) {
-  return value ? Json(format_time(*value)) : Json(nullptr);
-}
-
-template <typename List>
-Json encode_list(const List& list) {
-  Json out = Json::array();
-  for (const auto& item : list) out.push_back(encode(item));
-  return out;
-}
-
-// Reads every element of the list `name` with `decode_one(element, where)`.
-template <typename T, typename Decode>
-void read_list(ObjectReader& in, std::string_view name, std::vector<T>& out, Decode decode_one) {
-  const Json* list = in.array(name);
-  if (list == nullptr) return;
-  for (size_t i = 0; i < list->size(); ++i) {
-    auto item = decode_one((*list)[i], in.path_of(name) + "[" + std::to_string(i) + "]");
-    if (!item.ok()) return in.join(std::move(item).error());
-    out.push_back(std::move(*item));
-  }
-}
-
-template <typename T>
-Result<T> finish(ObjectReader& in, T value) {
-  FERRY_TRY(in.finish());
-  return value;
-}
 
 Result<Check> read_check(const Json& json, std::string where) {
   ObjectReader in(json, std::move(where), Unknown::lenient);
@@ -120,14 +87,6 @@ void read_switchover(ObjectReader& in, Switchover& s) {
   in.join(part.finish());
 }
 
-void read_time(ObjectReader& in, std::string_view name, std::optional<Time>& out) {
-  std::optional<std::string> text;
-  in.text(name, text);
-  if (!text) return;
-  out = parse_time(*text);
-  if (!out) in.fail(name, "is not a time like 2025-01-31T12:34:56.789Z");
-}
-
 Result<JobStatus> read_job(const Json& json, std::string where) {
   ObjectReader in(json, std::move(where), Unknown::lenient);
   JobStatus job;
@@ -187,11 +146,6 @@ Errc kind_of_exit(uint64_t status) {
                           Errc::verify_mismatch, Errc::cleanup_incomplete, Errc::owner_unknown})
     if (static_cast<uint64_t>(exit_code(kind)) == status) return kind;
   return Errc::failed;
-}
-
-void check_path(ObjectReader& in, const std::string& path) {
-  if (in.ok() && (path.empty() || path.front() != '/'))
-    in.fail("path", "must be an absolute path such as /dev/vg0/web1");
 }
 
 bool is_target_name(std::string_view name) {

@@ -13,6 +13,7 @@
 
 #include "api/api_backend.h"
 #include "api/event_feed.h"
+#include "api/owner_types.h"
 
 namespace ferry::api {
 
@@ -183,6 +184,34 @@ inline JobStatus finished_job(const std::string& id = "7f3a") {
     disk.digest_equal = true;
   }
   return job;
+}
+
+// The disks of a VM that moved to hostb and whose volumes here are kept, fenced.
+inline std::vector<OwnedDisk> sample_owners() {
+  OwnedDisk root;
+  root.vm = "web1";
+  root.target = "vda";
+  root.path = "/dev/vg0/web1";
+  root.size_bytes = 2048ULL << 20;
+  root.uuid = "3f2f6a0e-6c2b-4a51-9a0b-5f8f4d1c0001";
+  root.generation = 2;
+  root.holding = "given";
+  root.owner = DiskOwner::peer;
+  root.owner_host = root.peer_host = "hostb";
+  root.session = "7f3a";
+  root.peer = "hostb:7391";
+  root.since = parse_time("2025-01-31T12:34:56.000Z");
+  root.reason = "moved to hostb";
+  root.verified = true;
+  root.filter = "fenced";
+  root.must_be_barred = true;
+  root.barred = true;
+  OwnedDisk swap = root;
+  swap.target = "vdb";
+  swap.role = DiskRole::swap;
+  swap.path = "/dev/vg0/web1-swap";
+  swap.uuid.back() = '2';
+  return {root, swap};
 }
 
 inline JobStatus failed_job(Errc code, Owner owner = Owner::source,
