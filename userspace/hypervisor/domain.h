@@ -25,6 +25,7 @@ struct DomainDisk {
   bool shareable = false;
   bool has_backing = false;  // an overlay on another image
   bool has_job = false;      // a block copy or commit is under way
+  std::string image_fault;   // why an image in it cannot move, as its own header says; else empty
 };
 
 // Whether Ferry has to move this disk. A disk marked shareable, and a read-only block device, are

@@ -23,11 +23,14 @@ DomainCheck check_disk(const DomainDisk& disk) {
   if (disk.type != "block")
     return failed(name, disk.path + " has type " + disk.type,
                   "put it on a block device (an LVM volume), <disk type='block'>");
-  if (disk.format != "raw")
+  // Only these are known to end all their writing before Finish (docs/how-it-works.md).
+  if (disk.format != "raw" && disk.format != "qcow2")
     return failed(name, disk.path + " has format " + disk.format,
-                  "use a raw volume, <driver type='raw'>");
+                  "use a raw or qcow2 volume, <driver type='raw'>");
   if (disk.has_backing)
     return failed(name, disk.path + " is an overlay on another image", "commit it first");
+  if (!disk.image_fault.empty())
+    return failed(name, disk.path + ": " + disk.image_fault, "look at it: qemu-img info -U " + disk.path);
   if (disk.has_job)
     return failed(name, disk.path + " has a block job", "wait for it or cancel it");
   if (disk.cache != "none" && disk.cache != "directsync")

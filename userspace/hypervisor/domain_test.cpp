@@ -101,7 +101,7 @@ TEST(Migratable, SaysWhatToChange) {
   const Case cases[] = {
       {"cache='none' ", "", "cache='none'"},
       {"cache='none'", "cache='writeback'", "cache='none'"},
-      {"type='raw' cache='none'", "type='qcow2' cache='none'", "raw"},
+      {"type='raw' cache='none'", "type='vmdk' cache='none'", "raw or qcow2"},
       {"<backingStore/>", "<backingStore type='block'><source dev='/x'/></backingStore>", "commit"},
       {"<serial>root</serial>", "<mirror type='block'/>", "block job"},
       {"type='block' device='disk'", "type='file' device='disk'", "block"},
@@ -117,6 +117,17 @@ TEST(Migratable, SaysWhatToChange) {
     EXPECT_NE(status.error().message().find(bad.word), std::string::npos)
         << status.error().message();
   }
+}
+
+TEST(Migratable, AcceptsWholeQcow2Images) {
+  DomainInfo domain = running(with("type='raw' cache='none'", "type='qcow2' cache='none'"));
+  Status status = check_migratable(domain);
+  EXPECT_TRUE(status.ok()) << status.error().message();
+  domain.disks[0].image_fault = "its data lies elsewhere";
+  status = check_migratable(domain);
+  ASSERT_FALSE(status.ok());
+  EXPECT_NE(status.error().message().find("/dev/vg/web01: its data lies elsewhere"), std::string::npos)
+      << status.error().message();
 }
 
 TEST(Migratable, LeavesSharedAndReadOnlyDisksAlone) {

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "hypervisor/libvirt_error.h"
 #include "hypervisor/libvirt_events.h"
+#include "hypervisor/qcow2_header.h"
 
 namespace ferry::hypervisor {
 namespace {
@@ -148,6 +149,15 @@ Result<std::string> xml_of(virDomain* domain, unsigned flags, const std::string&
   return std::string(xml.get());
 }
 
+std::string image_fault(const DomainDisk& disk) {
+  if (disk.type != "block" || disk.format != "qcow2" || !moves_with_vm(disk)) return {};
+  auto header = read_qcow2_header(disk.path);
+  if (!header.ok()) return header.error().message();
+  if (header->data_elsewhere) return "the image's data lies in another file, which would stay behind";
+  if (header->marked_corrupt) return "the image is marked as corrupt";
+  return {};
+}
+
 LifecycleEvent event_of(int event, int detail) {
   switch (event) {
     case VIR_DOMAIN_EVENT_STARTED: return LifecycleEvent::started;
@@ -208,6 +218,7 @@ Result<DomainInfo> Libvirt::inspect(const std::string& vm) {
   if (!xml.ok()) return xml.error();
   auto info = parse_domain_xml(*xml);
   if (!info.ok()) return info.error();
+  for (auto& disk : info->disks) disk.image_fault = image_fault(disk);
   FERRY_TRY(fill_state(domain->get(), *info));
   info->persistent = virDomainIsPersistent(domain->get()) == 1;
   info->snapshots = virDomainSnapshotNum(domain->get(), 0);

@@ -62,7 +62,8 @@ class Libvirt {
   Libvirt(const Libvirt&) = delete;
   Libvirt& operator=(const Libvirt&) = delete;
 
-  // `vm` is a name or a UUID everywhere. Unknown: not_found.
+  // `vm` is a name or a UUID everywhere. Unknown: not_found. Reads the headers of images, too, so it
+  // is for this host's own libvirt.
   Result<DomainInfo> inspect(const std::string& vm);
   // Only name, uuid, id, state and reason.
   Result<DomainInfo> state(const std::string& vm);

@@ -6,7 +6,7 @@
 
 #include <condition_variable>
 #include <deque>
-
+#include <fstream>
 
 namespace ferry::hypervisor {
 namespace {
@@ -31,6 +31,37 @@ TEST(LibvirtTest, InspectsARunningDomain) {
   ASSERT_TRUE(by_uuid.ok()) << by_uuid.error().message();
   EXPECT_EQ(by_uuid->name, "test");
   EXPECT_EQ(by_uuid->id, 1);
+}
+
+// An image whose data lies in another file would leave its data behind: libvirt's XML does not show that.
+TEST(LibvirtTest, LooksIntoImages) {
+  const std::string image = ::testing::TempDir() + "/ferry-image";
+  const std::string node = ::testing::TempDir() + "/ferry-node.xml";
+  std::ofstream(node) << "<node><domain type='test'><name>web1</name><memory>65536</memory><os><type>hvm</type></os>"
+                         "<devices><disk type='block' device='disk'><driver name='qemu' type='qcow2' cache='none'/>"
+                         "<source dev='" << image << "'/><target dev='vda' bus='virtio'/></disk></devices>"
+                         "</domain></node>";
+  auto libvirt = Libvirt::connect("test://" + node);
+  ASSERT_TRUE(libvirt.ok()) << libvirt.error().message();
+  const struct {
+    char version, features;
+    const char* word;
+  } cases[] = {{3, 0, ""}, {3, 4, "another file"}, {3, 2, "corrupt"}, {9, 0, "version 9"}};
+  for (const auto& one : cases) {
+    std::string header("QFI\xfb\0\0\0", 7);
+    header += one.version;
+    header.resize(79);
+    header += one.features;
+    std::ofstream(image, std::ios::binary) << header;
+    Status status = (*libvirt)->check_migratable("web1");
+    ASSERT_EQ(status.ok(), *one.word == '\0') << one.word << (status.ok() ? "" : status.error().message());
+    if (!status.ok()) {
+      EXPECT_NE(status.error().message().find(one.word), std::string::npos) << status.error().message();
+    }
+  }
+  ::unlink(image.c_str());
+  EXPECT_FALSE((*libvirt)->check_migratable("web1").ok()) << "there is nothing";
+  ::unlink(node.c_str());
 }
 
 TEST(LibvirtTest, UnknownVmIsNotFound) {
