@@ -147,14 +147,11 @@ class Guest(LabGuest):
         host = self.lab.hosts[source]
         command = host.spawn(f"migrate-ctl migrate web1 {destination} --json --bandwidth 1MiB {options}")
 
-        def copying():
+        def copying(job):
             need(command.poll() is None, f"the migration ended by itself: {command.out}")
-            answer = host.run("migrate-ctl jobs --json", check=False)
-            jobs = json.loads(answer.out)["jobs"] if answer.rc == 0 else []
-            running = [j for j in jobs if j["state"] == "precopy" and j["progress"] > 0.01]
-            return running[0]["id"] if running else None
+            return job["state"] == "precopy" and job["progress"] > 0.01
 
-        return command, host.wait_for(copying, 90, "the first round to be under way")
+        return command, host.wait_for_job(copying, "the first round to be under way", 90)["id"]
 
 
 def need_equal_digests(job):

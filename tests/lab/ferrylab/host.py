@@ -4,6 +4,7 @@ the run directory, so a second process can attach to a lab that another one keep
 
 import ctypes
 import dataclasses
+import json
 import os
 import pathlib
 import re
@@ -100,6 +101,8 @@ class Host:
         self._qemu: subprocess.Popen | None = None
         self._master: subprocess.Popen | None = None
         self._spawned = 0
+        self._console_from = 0      # where the console of this boot begins
+        self.powered = True
         self._control = directory / "ssh.sock"
 
     # --- the machine ---
@@ -109,6 +112,8 @@ class Host:
         for stale in ("qmp.sock", "shell.sock"):
             (self.dir / stale).unlink(missing_ok=True)
         limit_s = self.config["time_limit_s"]
+        self._console_from = self.console.stat().st_size if self.console.exists() else 0
+        self.powered = True
 
         def limits() -> None:
             die_with_parent()
@@ -133,10 +138,12 @@ class Host:
         """Waits until ssh, libvirtd and the volume group are there. Returns the host's uptime."""
         deadline = time.monotonic() + timeout
         while True:
-            text = self.console.read_text(errors="replace") if self.console.exists() else ""
+            text = self.console.read_bytes()[self._console_from:].decode(errors="replace") \
+                if self.console.exists() else ""
             ready = re.search(r"ferry-lab: ready after ([0-9.]+) s", text)
             if ready:
                 self._open_master()
+                self._start_ymm_probe()
                 return float(ready.group(1))
             if not self.alive():
                 raise LabError(f"host {self.name} ended while booting; console:\n{_tail(text)}\n"
@@ -146,8 +153,34 @@ class Host:
                                f"console:\n{_tail(text)}")
             time.sleep(0.1)
 
+    def power_off(self) -> None:
+        """Cuts the power: what the host has given to its disks is on them, what was in its memory is lost. Its end of
+        the cable stays where it is: the other host sees no carrier go, only nobody answers any more."""
+        self.qmp("stop")
+        self._close_master()
+        self.powered = False
+
+    def power_on(self) -> float:
+        """Boots it again from the same disks and waits until it is ready. Returns the host's uptime."""
+        self._console_from = self.console.stat().st_size
+        # Otherwise a reset ends QEMU (-no-reboot), so that no crash passes for a new boot. The firmware does a second
+        # one by itself when it finds its old self in memory.
+        self.qmp("set-action", reboot="reset")
+        self.qmp("system_reset")
+        # The reset is carried out a little later; a processor must not go on where it was.
+        deadline = time.monotonic() + 60
+        while self.qmp("query-status")["status"] != "prelaunch":
+            if time.monotonic() > deadline:
+                raise LabError(f"host {self.name} was not reset: {self.qmp('query-status')}")
+            time.sleep(0.02)
+        self.qmp("cont")
+        self.powered = True
+        uptime = self.wait_ready()
+        self.qmp("set-action", reboot="shutdown")
+        return uptime
+
     def kill(self) -> None:
-        """Power-off without warning."""
+        """Ends the machine at once and for good; its neighbour sees the carrier go. See power_off."""
         self._close_master()
         try:
             group = int((self.dir / "pid").read_text())
@@ -215,6 +248,22 @@ class Host:
                 raise LabError(f"waited {timeout:g} s on host {self.name} for "
                                f"{what or condition}; last answer: {last}")
             time.sleep(interval)
+
+    def kill9(self, unit: str) -> None:
+        """Ends a service as a crash does. systemd starts it again if its unit says so."""
+        pid = self.run(f"systemctl show -P MainPID {unit}").out.strip()
+        if pid == "0":
+            raise LabError(f"{unit} does not run on host {self.name}: there is nothing to kill")
+        self.run(f"kill -9 {pid}")
+        self.wait_for(f"! test -e /proc/{pid}", 60, f"process {pid} of {unit} to be gone")
+
+    def wait_for_job(self, condition, what: str, timeout: float = 120) -> dict:
+        """Waits until ferryd's newest job is as `condition`, a function of the job (docs/api.md), wants it."""
+        def newest():
+            answer = self.run("migrate-ctl jobs --json", check=False)
+            jobs = json.loads(answer.out)["jobs"] if answer.rc == 0 else []
+            return jobs[-1] if jobs and condition(jobs[-1]) else None
+        return self.wait_for(newest, timeout, what)
 
     def put(self, path: str, content: str | bytes | pathlib.Path, mode: int = 0o644) -> None:
         """Writes a file on the host. `content`: text, bytes, or the path of a file out here."""
@@ -284,6 +333,13 @@ class Host:
             target.write_text("\n".join(answers))
         except (LabError, OSError, ValueError) as error:
             target.write_text(f"{error}\n")
+
+    def _start_ymm_probe(self) -> None:
+        # Once when the host is up, and once more when it runs a guest of its own.
+        self.run("(p=/usr/lib/ferry-lab/ymmprobe; nice $p 1; "
+                 "while [ ! -e /run/lab-ymm.stop ]; do "
+                 "if pidof -q qemu-system-x86_64; then nice $p 2; break; fi; sleep 1; done; "
+                 "echo end) >/run/lab-ymm.out 2>&1 </dev/null &")
 
     # --- ssh master ---
 

@@ -99,7 +99,6 @@ class Lab:
             self.log(f"lab: host {host.name} ready after {time.monotonic() - prepared:.1f} s "
                      f"({uptime:.1f} s of its own time)")
         self._share_capabilities()
-        self._start_ymm_probe()
         self._publish()
         self.log(f"lab: up in {time.monotonic() - began:.1f} s "
                  f"(preparation {prepared - began:.1f} s), {self.accel}, Linux {self.kver}")
@@ -163,7 +162,7 @@ class Lab:
     def check_health(self) -> None:
         """At the end of a scenario: kernels without complaint, emulation without error."""
         for host in self.hosts.values():
-            if not host.alive():
+            if not host.alive() or not host.powered:
                 continue
             host.dmesg_check()
             host.run("touch /run/lab-ymm.stop", check=False)
@@ -306,15 +305,6 @@ class Lab:
         target.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-static", "-o", target,
                         LAB_DIR / "ymmprobe.c"], check=True)
-
-    def _start_ymm_probe(self) -> None:
-        # Once when the host is up, and once more when it runs a guest of its own.
-        script = ("(p=/usr/lib/ferry-lab/ymmprobe; nice $p 1; "
-                  "while [ ! -e /run/lab-ymm.stop ]; do "
-                  "if pidof -q qemu-system-x86_64; then nice $p 2; break; fi; sleep 1; done; "
-                  "echo end) >/run/lab-ymm.out 2>&1 </dev/null &")
-        for host in self.hosts.values():
-            host.run(script)
 
     def _capabilities_dir(self) -> pathlib.Path:
         return cache_dir() / f"capabilities-{tree.recipe_hash()}-{self.kver}-{self.accel}"
