@@ -15,6 +15,9 @@ DATA_MIB, SWAP_MIB, MEMORY_MIB = 128, 320, 96
 VOLUMES = ("web1", "web1-swap")
 # What must be in swap before a migration begins: the guest really needs its swap disk then.
 SWAP_WANTED_MIB = 32
+# For scenarios that are about the hand-over and not about the load: quick to copy, and it hardly swaps.
+SMALL = {"data_mib": 48, "swap_mib": 48, "swap_wanted_mib": 0,
+         "options": "guest.memory_mib=24 guest.memory_rate=32 guest.disk_rate=16"}
 
 
 class Wrong(AssertionError):
@@ -29,13 +32,14 @@ def need(condition, text):
 class Guest(LabGuest):
     """`with Guest(lab) as guest:` runs it on host a; at the end everything of it is gone from both hosts."""
 
-    def __init__(self, lab, **options):
-        super().__init__(lab, "web1", DATA_MIB, SWAP_MIB, memory_mib=MEMORY_MIB, **options)
+    def __init__(self, lab, data_mib=DATA_MIB, swap_mib=SWAP_MIB, swap_wanted_mib=SWAP_WANTED_MIB, **options):
+        super().__init__(lab, "web1", data_mib, swap_mib, memory_mib=MEMORY_MIB, **options)
+        self.swap_wanted_mib = swap_wanted_mib
 
     def __enter__(self):
         self.tidy()
         self.start(self.lab.a)
-        self.wait_ready(swap_kib=SWAP_WANTED_MIB * 1024)
+        self.wait_ready(swap_kib=self.swap_wanted_mib * 1024)
         self.lab.log(f"guest: runs on a, {self.swap_in_use_mib():.0f} MiB of swap in use")
         return self
 
