@@ -22,11 +22,11 @@ def add(parent, tag, text=None, **attributes):
     return element
 
 
-def add_disk(devices, serial, target, path, io):
+def add_disk(devices, serial, target, path, io, format_):
     disk = add(devices, "disk", type="block", device="disk")
     # The beat disk must take no detour, and nobody may discard it.
     discard = {} if serial == "beat" else {"discard": "unmap"}
-    add(disk, "driver", name="qemu", type="raw", cache="none", io=io, **discard)
+    add(disk, "driver", name="qemu", type=format_, cache="none", io=io, **discard)
     add(disk, "source", dev=path)
     add(disk, "target", dev=target, bus="virtio")
     if serial == "beat":
@@ -37,7 +37,7 @@ def add_disk(devices, serial, target, path, io):
 
 
 def domain_xml(name, kernel, initrd, data, swap, beat=BEAT_DEVICE, memory_mib=96, options="",
-               machine="pc", cpu=None, io="native", kind="kvm", console_log=None):
+               machine="pc", cpu=None, io="native", kind="kvm", console_log=None, data_format="raw"):
     """The domain as XML text. `options` are guest.NAME=NUMBER words for the guest's command line;
     the working set is 1.5 times the memory unless they say otherwise."""
     if "guest.memory_mib=" not in options:
@@ -62,7 +62,7 @@ def domain_xml(name, kernel, initrd, data, swap, beat=BEAT_DEVICE, memory_mib=96
     add(domain, "on_crash", "destroy")
     devices = add(domain, "devices")
     for (serial, target), path in zip(DISK_TARGETS, (data, swap, beat)):
-        add_disk(devices, serial, target, path, io)
+        add_disk(devices, serial, target, path, io, data_format if serial == "data" else "raw")
     add(devices, "controller", type="usb", model="none")
     serial = add(devices, "serial", type="pty")
     if console_log is None:
@@ -84,6 +84,7 @@ def main():
     parser.add_argument("--memory-mib", type=int, default=96)
     parser.add_argument("--machine", default="pc")
     parser.add_argument("--cpu", help="CPU model; libvirt's default when not given")
+    parser.add_argument("--data-format", default="raw", help="of the data disk; qcow2: an image in the volume")
     parser.add_argument("--io", default="native", choices=("native", "threads", "io_uring"))
     parser.add_argument("--kind", default="kvm", choices=("kvm", "qemu"))
     parser.add_argument("--options", default="", help="guest.NAME=NUMBER words")
