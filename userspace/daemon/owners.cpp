@@ -253,6 +253,8 @@ Result<api::Released> Owners::let_go(const Group& group) {
   std::vector<DiskRecord> stuck;
   std::optional<Error> first;
   for (const auto& disk : group.disks) {
+    // A revoked one is as it was before, and may be in use for something else.
+    if (disk.holding == Holding::revoked && !is_shut(disk)) continue;
     auto opened = ports_.unbar(disk);
     // Removed, or another volume has its place: nothing of the session is there to be opened.
     if (opened || opened.error().code == Errc::not_found) continue;
