@@ -69,8 +69,7 @@ Status detach_volume(const std::string& path, bool release_fence) {
     return make_error(Errc::busy,
                       name + " is " + state_name(info->state) +
                           ": another host may own its contents, or they are not complete",
-                      0, "if its VM surely does not run elsewhere: migrate-ctl release " +
-                             path);
+                      0, "see to whom they belong: migrate-ctl own; to free the volume: migrate-ctl release " + path);
   FERRY_TRY(tracker->disarm());
   FERRY_TRY(swap_table(name, volume->live, volume->original, volume->info.read_only));
   FERRY_TRY(remove_if_present(door_name(name)));
