@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// A host's store: what is durably on record about the VM's disks. Holds the rules of
+// store/ownership_store.h that matter here: one record, an older generation never replaces a newer one.
+// Thread-safety: none.
+#pragma once
+
+#include <optional>
+
+#include "migration/ownership.h"
+
+namespace ferry::sim {
+
+struct Record {
+  store::Holding holding = store::Holding::owned;
+  std::uint64_t generation = 0;
+  std::uint32_t session = 0;
+  std::uint64_t base = 0;       // the generation that the session began with
+  bool outgoing = false;
+  bool created = false;         // the volumes were made for the session
+};
+
+class Records {
+ public:
+  const std::optional<Record>& get() const { return record_; }
+  bool put(const Record& record) {
+    if (record_ && record_->generation > record.generation) return false;
+    record_ = record;
+    return true;
+  }
+  void lose() { record_.reset(); }
+  // migration/ownership.h's verdict.
+  migration::GrantFate fate(std::uint32_t session, std::uint64_t generation) const;
+
+ private:
+  std::optional<Record> record_;
+};
+
+}  // namespace ferry::sim
