@@ -27,7 +27,7 @@ void call_if_set(const Callback& callback, Args&&... args) {
 // States in which the daemon alone decides what becomes of the client.
 bool daemon_decides(FinishState state) {
   return state == FinishState::held || state == FinishState::forwarded ||
-         state == FinishState::lost;
+         state == FinishState::lost || state == FinishState::denied;
 }
 
 }  // namespace
@@ -39,6 +39,7 @@ const char* finish_state_name(FinishState state) {
     case FinishState::forwarded: return "forwarded";
     case FinishState::lost: return "lost";
     case FinishState::succeeded: return "succeeded";
+    case FinishState::denied: return "denied";
     case FinishState::failed: return "failed";
     case FinishState::refused: return "refused";
     case FinishState::cancelled: return "cancelled";
@@ -292,13 +293,14 @@ void FinishGate::handle_peer_frame(const ConnectionPtr& connection, const FrameB
       answered = header.program == call.program && header.procedure == call.procedure &&
                  header.serial == call.serial &&
                  (header.type == RpcType::reply || header.type == RpcType::reply_with_fds);
-      if (answered) state_ = header.status == 0 ? FinishState::succeeded : FinishState::failed;
+      if (answered) state_ = header.status == 0 ? FinishState::succeeded : FinishState::denied;
     }
   }
+  if (answered && header.status != 0) return call_if_set(callbacks_.on_finish_reply, false);
   // A client that has gone shows itself to its own reader; the peer's word still counts below.
   if (auto sent = connection->send_to_client(frame); !sent.ok())
     spdlog::debug("finish gate {}: {}", socket_path_, sent.error().message());
-  if (answered) call_if_set(callbacks_.on_finish_reply, header.status == 0);
+  if (answered) call_if_set(callbacks_.on_finish_reply, true);
 }
 
 void FinishGate::pipe_broke(const ConnectionPtr& connection, const Error& error) {
@@ -388,7 +390,8 @@ Status FinishGate::refuse_finish() {
 }
 
 Status FinishGate::fail_client() {
-  auto connection = leave_state(FinishState::lost, FinishState::failed, "fail the client");
+  const bool denied = state() == FinishState::denied;
+  auto connection = leave_state(denied ? FinishState::denied : FinishState::lost, FinishState::failed, "fail the client");
   if (!connection.ok()) return connection.error();
   (*connection)->hang_up();
   return ok_status();

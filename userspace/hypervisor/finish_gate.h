@@ -27,7 +27,8 @@ enum class FinishState {
   forwarded,  // released, the reply has not come yet: the guest may or may not run over there
   lost,       // the pipe broke while forwarded: as above, and no reply will come
   succeeded,  // the destination replied: its guest runs (or the daemon answered so)
-  failed,     // the destination replied with an error, or the daemon failed the client
+  denied,     // the destination replied with an error; the client does not know it yet
+  failed,     // the daemon failed the client after a loss or a denial
   refused,    // turned away before forwarding: the destination's guest cannot run
   cancelled,  // libvirt itself had given up before; passed through, the destination drops its copy
 };
@@ -38,7 +39,8 @@ struct FinishCallbacks {
   std::function<void()> on_finish_seen;
   // The migration had failed on libvirt's side; this Finish only tidies up and was passed on.
   std::function<void()> on_finish_cancelled;
-  // The destination's libvirt has answered: guest_runs tells how.
+  // The destination's libvirt has answered: guest_runs tells how. If it does not, the client waits
+  // for fail_client(): it would let the source's guest go on at once.
   std::function<void(bool guest_runs)> on_finish_reply;
   // The pipe broke while Finish was held. The client waits for refuse_finish().
   std::function<void(const Error&)> on_link_lost_while_held;
@@ -71,8 +73,8 @@ class FinishGate {
   // and the destination's libvirt drops its copy. Also allowed before Finish has come: it is
   // refused when it does. Fails once Finish was forwarded.
   Status refuse_finish();
-  // Only after `lost`: the guest is known not to run on the destination and never will; the client
-  // sees its connection break and resumes the source.
+  // Only after `lost` or `denied`: the guest does not run on the destination and never will; the
+  // client sees its connection break and resumes the source.
   Status fail_client();
   // Only after `lost`: the guest is known to run on the destination; libvirt ends the source's.
   Status answer_finish(const FinishedDomain& domain);

@@ -212,6 +212,12 @@ TEST_F(FinishGateTest, ErrorReplyMeansTheGuestDoesNotRun) {
   forward_finish();
   server_->say(test::frame_of(306, 5, {}, 1, 1));
   EXPECT_EQ(journal_.take(), "runs not");
+  EXPECT_EQ(gate_->state(), FinishState::denied);
+  // The client learns it when the disks are back, not before: its own keepalive is answered meanwhile.
+  client_->say(test::ping());
+  EXPECT_EQ(client_->hear(), test::pong());
+  ASSERT_TRUE(gate_->fail_client().ok());
+  EXPECT_TRUE(client_->hear().empty());
   EXPECT_EQ(gate_->state(), FinishState::failed);
 }
 
