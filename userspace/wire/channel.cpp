@@ -346,4 +346,10 @@ Error Channel::tls_error(const std::string& doing, int ssl_error, int sys) const
                             SSL_get_verify_result(ssl_), ERR_peek_error()});
 }
 
+std::string Channel::peer_host() const {
+  auto host = peer_address_.substr(0, peer_address_.rfind(':'));
+  if (host.size() > 1 && host.front() == '[') host = host.substr(1, host.size() - 2);
+  return host;
+}
+
 }  // namespace ferry::wire

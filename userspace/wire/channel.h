@@ -75,6 +75,8 @@ class Channel {
   // The name in the peer's certificate, and where it is connected from or to.
   const std::string& peer_name() const { return peer_name_; }
   const std::string& peer_address() const { return peer_address_; }
+  // The same without the port and the brackets.
+  std::string peer_host() const;
 
  private:
   enum class Wait { readable, writable };
