@@ -6,11 +6,14 @@
 #include <random>
 
 #include "base/log.h"
+#include "daemon/bars.h"
 #include "daemon/doctor.h"
 #include "daemon/messages.h"
+#include "daemon/outgoing_job.h"
 #include "daemon/peer_link.h"
 #include "daemon/version.h"
 #include "filter/volume_table.h"
+#include "volume/identity.h"
 #include "volume/volume.h"
 #include "wire/control.h"
 
@@ -72,10 +75,31 @@ api::Check check_of(const std::string& name, const Error& error) {
   return {name, false, error.what, error.hint, error.code};
 }
 
+Owners::Ports owner_ports(Jobs& jobs) {
+  Owners::Ports ports;
+  ports.attached = filter::list_attached;
+  ports.identify = volume::identify;
+  ports.closed = [](const store::DiskRecord& disk) { return is_closed(disk, volume::mapped_devices()); };
+  ports.unbar = unbar_volume;
+  ports.job_runs = [&jobs](const std::string& session) {
+    if (const auto job = jobs.outgoing(session)) return !job->ended();
+    const auto job = jobs.incoming(session);
+    return job && !job->ended();
+  };
+  ports.force_job = [&jobs](const std::string& session) -> Status {
+    if (const auto job = jobs.outgoing(session); job && !job->ended()) return job->force();
+    return make_error(Errc::not_found, "no job of this ferryd works on the session " + session, 0,
+                      "start ferryd anew, which takes it up again, then repeat this");
+  };
+  return ports;
+}
+
 }  // namespace
 
-Backend::Backend(const Config& config, ControlLoop& loop, Jobs& jobs, api::EventFeed& feed)
-    : config_(config), loop_(loop), jobs_(jobs), feed_(feed) {}
+Backend::Backend(const Config& config, ControlLoop& loop, store::OwnershipStore& store, Jobs& jobs,
+                 api::EventFeed& feed)
+    : config_(config), loop_(loop), store_(store), jobs_(jobs), feed_(feed),
+      owners_(config.host_name, store, owner_ports(jobs)) {}
 
 Backend::~Backend() = default;
 
@@ -100,7 +124,7 @@ Result<api::VersionInfo> Backend::version() {
 Result<api::Plan> Backend::plan(const api::StartRequest& request) {
   auto connection = libvirt();
   if (!connection) return std::move(connection).error();
-  auto made = make_plan(config_, **connection, request);
+  auto made = make_plan(config_, store_, **connection, request);
   if (!made) return std::move(made).error();
   api::Plan plan;
   plan.vm = request.vm;
@@ -146,9 +170,9 @@ Result<api::Plan> Backend::plan(const api::StartRequest& request) {
 Result<std::string> Backend::start_job(const api::StartRequest& request) {
   auto connection = libvirt();
   if (!connection) return std::move(connection).error();
-  auto made = make_plan(config_, **connection, request);
+  auto made = make_plan(config_, store_, **connection, request);
   if (!made) return std::move(made).error();
-  auto job = std::make_shared<OutgoingJob>(config_, loop_, new_id(), std::move(*made),
+  auto job = std::make_shared<OutgoingJob>(config_, loop_, store_, new_id(), std::move(*made),
                                            [this](const api::JobStatus& s) { feed_.publish(s); });
   FERRY_TRY(jobs_.add(job));
   spdlog::info("{}: moving {} to {}", job->id(), request.vm, request.destination);
@@ -202,7 +226,7 @@ Result<api::VolumeStatus> Backend::attach_volume(const std::string& path) {
   return make_error(Errc::failed, "the filter left " + path + " again at once", 0, "somebody reloaded its table");
 }
 
-Status Backend::detach_volume(const std::string& path, bool release) {
+Status Backend::detach_volume(const std::string& path) {
   auto info = volume::inspect(path);
   if (!info) return std::move(info).error();
   {
@@ -213,8 +237,14 @@ Status Backend::detach_volume(const std::string& path, bool release) {
       return ok_status();
     }
   }
-  return filter::detach_volume(path, release);
+  return filter::detach_volume(path, false);
 }
+
+Result<api::OwnerList> Backend::owners(const api::OwnerTarget& target) { return owners_.list(target); }
+
+Result<api::Forced> Backend::force_owner(const api::ForceBody& body) { return owners_.force(body); }
+
+Result<api::Released> Backend::release_owner(const api::ReleaseBody& body) { return owners_.release(body); }
 
 Result<api::DoctorReport> Backend::doctor(const std::optional<std::string>& peer) {
   api::DoctorReport report;

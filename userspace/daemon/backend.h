@@ -12,14 +12,16 @@
 #include "daemon/config.h"
 #include "daemon/control_loop.h"
 #include "daemon/jobs.h"
+#include "daemon/owners.h"
 #include "filter/attachment.h"
 #include "hypervisor/libvirt.h"
+#include "store/ownership_store.h"
 
 namespace ferry::daemon {
 
 class Backend : public api::ApiBackend {
  public:
-  Backend(const Config& config, ControlLoop& loop, Jobs& jobs, api::EventFeed& feed);
+  Backend(const Config& config, ControlLoop& loop, store::OwnershipStore& store, Jobs& jobs, api::EventFeed& feed);
   ~Backend() override;
 
   Result<api::VersionInfo> version() override;
@@ -30,7 +32,10 @@ class Backend : public api::ApiBackend {
   Status abort_job(const std::string& id) override;
   Result<std::vector<api::VolumeStatus>> volumes() override;
   Result<api::VolumeStatus> attach_volume(const std::string& path) override;
-  Status detach_volume(const std::string& path, bool release) override;
+  Status detach_volume(const std::string& path) override;
+  Result<api::OwnerList> owners(const api::OwnerTarget& target) override;
+  Result<api::Forced> force_owner(const api::ForceBody& body) override;
+  Result<api::Released> release_owner(const api::ReleaseBody& body) override;
   Result<api::DoctorReport> doctor(const std::optional<std::string>& peer) override;
 
  private:
@@ -39,8 +44,10 @@ class Backend : public api::ApiBackend {
 
   const Config& config_;
   ControlLoop& loop_;
+  store::OwnershipStore& store_;
   Jobs& jobs_;
   api::EventFeed& feed_;
+  Owners owners_;
   std::mutex mutex_;  // guards what follows
   std::shared_ptr<hypervisor::Libvirt> libvirt_;
   std::map<std::string, filter::Attachment> by_hand_;  // canonical path → attached with the verb

@@ -51,6 +51,8 @@ Result<CommandLine> parse_command_line(int argc, const char* const* argv) {
   general.add_options()
       ("help,h", po::bool_switch(&line.show_help), "this text")
       ("version", po::bool_switch(&line.show_version), "version and exit")
+      ("bar-volumes", po::bool_switch(&line.bar_volumes),
+       "close the volumes that other hosts own, and exit: 0 when nobody can write to them, else 1")
       ("verbose,v", po::bool_switch(&line.config.verbose), "log debug lines, too")
       ("config", po::value(&file)->default_value(kDefaultFile), "settings file");
   const auto both = settings(line.config);

@@ -33,6 +33,7 @@ struct CommandLine {
   Config config;
   bool show_help = false;
   bool show_version = false;
+  bool bar_volumes = false;  // close what other hosts own, and end
   std::string help;
 };
 // Errors name the file, the line's option and what is wrong with it.

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "hypervisor/libvirt.h"
 #include "mover/digest.h"
 
 namespace ferry::daemon {
@@ -77,9 +78,8 @@ Result<std::vector<DiskReply>> plan_destination(const PrepareRequest& request) {
   return replies;
 }
 
-DestinationDisks::DestinationDisks(PrepareRequest request, std::uint64_t map_memory_bytes, std::string state_dir,
-                                   Post post)
-    : request_(std::move(request)), map_memory_bytes_(map_memory_bytes), state_dir_(std::move(state_dir)), post_(std::move(post)) {}
+DestinationDisks::DestinationDisks(PrepareRequest request, const Config& config, Post post)
+    : request_(std::move(request)), config_(config), post_(std::move(post)) {}
 
 DestinationDisks::~DestinationDisks() { stop_streams(); }
 
@@ -128,7 +128,7 @@ Status DestinationDisks::prepare_one(Item& item, const DiskReply& plan) {
   filter::AttachRequest request;
   request.path = item.path;
   request.mode = FERRY_MODE_GATE;
-  request.map_memory_bytes = map_memory_bytes_;
+  request.map_memory_bytes = config_.map_memory_bytes();
   request.door_writable = true;
   request.replace_fenced = true;
   auto attached = filter::Attachment::attach(request);
@@ -136,7 +136,7 @@ Status DestinationDisks::prepare_one(Item& item, const DiskReply& plan) {
   item.attachment.emplace(std::move(*attached));
   const std::uint64_t block = std::uint64_t{1} << mover::kHashBlockShift;
   auto hashes = mover::BlockHashes::create((item.request.size_bytes + block - 1) / block, mover::kHashBlockShift,
-                                           state_dir_);
+                                           config_.state_dir);
   if (!hashes) return std::move(hashes).error();
   item.hashes.emplace(std::move(*hashes));
   spdlog::info("{}: receiving, gate closed to the guest's writes", item.path);
@@ -170,6 +170,53 @@ void DestinationDisks::open_gate() {
         return post_(failed(std::move(opened).error()));
     post_({T::opened});
   });
+}
+
+void DestinationDisks::yield() {
+  worker_.post([this] {
+    if (auto done = yield_all(); !done) return post_(failed(std::move(done).error()));
+    post_({T::yielded});
+  });
+}
+
+// The guest's memory is on the source. Only if nobody has written here since can it go on there.
+Status DestinationDisks::yield_all() {
+  FERRY_TRY(guest_is_gone());
+  std::optional<Error> refused;
+  for (auto& item : items_) {
+    auto& tracker = item.attachment->tracker();
+    // Waits for writes under way; one that comes later is held, and fails when the fence is up.
+    if (auto frozen = tracker.freeze(kDrainTimeoutMs, kDrainTimeoutMs); !frozen) refused = std::move(frozen).error();
+    auto info = tracker.info();
+    if (!refused && !info) refused = std::move(info).error();
+    if (!refused && (info->invalid() || info->dirty > 0))
+      refused = make_error(Errc::busy, item.path + " was written here since it was taken over", 0,
+                           "start the VM on this host: its newest data are here");
+    if (!refused)
+      if (auto fenced = tracker.fence(); !fenced) refused = std::move(fenced).error();
+    if (refused) break;
+  }
+  if (!refused) return ok_status();
+  for (auto& item : items_) {
+    auto& tracker = item.attachment->tracker();
+    (void)tracker.unfence();  // whichever of the two it is in
+    (void)tracker.thaw();
+  }
+  return *refused;
+}
+
+Status DestinationDisks::guest_is_gone() {
+  auto libvirt = hypervisor::Libvirt::connect(config_.libvirt_uri);
+  if (!libvirt) return std::move(libvirt).error();
+  auto state = (*libvirt)->state(request_.vm);
+  if (!state) {
+    if (state.error().code == Errc::not_found) return ok_status();
+    return std::move(state).error();
+  }
+  if (state->state == hypervisor::DomainInfo::State::shut_off) return ok_status();
+  if (state->state == hypervisor::DomainInfo::State::running)
+    return make_error(Errc::busy, "the VM " + request_.vm + " runs here");
+  return (*libvirt)->destroy_incoming(request_.vm);
 }
 
 void DestinationDisks::verify() {

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "daemon/config.h"
 #include "daemon/control_loop.h"
 #include "daemon/messages.h"
 #include "filter/attachment.h"
@@ -30,8 +31,7 @@ class DestinationDisks : public migration::DestinationDevice {
  public:
   using Post = std::function<void(migration::DestinationEvent)>;
 
-  // map_memory_bytes: for the dirty maps of one disk.
-  DestinationDisks(PrepareRequest request, std::uint64_t map_memory_bytes, std::string state_dir, Post post);
+  DestinationDisks(PrepareRequest request, const Config& config, Post post);
   ~DestinationDisks() override;
 
   void prepare() override;
@@ -39,6 +39,7 @@ class DestinationDisks : public migration::DestinationDevice {
   void flush() override;
   void open_gate() override;
   void verify() override;
+  void yield() override;
   void finish() override;
   void discard() override;
 
@@ -63,12 +64,13 @@ class DestinationDisks : public migration::DestinationDevice {
   Status prepare_one(Item& item, const DiskReply& plan);
   Status clean(bool keep);
   Status put_back(Item& item);
+  Status yield_all();
+  Status guest_is_gone();
   Result<DiskDigest> verify_one(Item& item);
   Result<std::uint64_t> unexplained(Item& item, const std::vector<std::uint64_t>& differing);
 
   PrepareRequest request_;
-  std::uint64_t map_memory_bytes_;
-  std::string state_dir_;
+  const Config& config_;
   Post post_;
   std::vector<Item> items_;                   // changed by the worker only
   mutable std::mutex mutex_;                  // guards what follows

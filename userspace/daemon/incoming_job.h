@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// IncomingJob: the destination's end of one session: the machine, its volumes and the control connection.
+// IncomingJob: the destination's end of one session: the machine, its volumes, and the control connection,
+// which may break and be followed by another.
 // Ownership: kept by the Jobs registry; lives until its machine has ended and its threads are gone.
-// Thread-safety: run() in the control connection's thread, serve_* in their own; handle() on the loop.
+// Thread-safety: serve_* in their connections' threads; the machine runs on the loop.
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <memory>
 #include <string>
 
@@ -13,23 +15,30 @@
 #include "daemon/control_loop.h"
 #include "daemon/destination_device.h"
 #include "daemon/messages.h"
+#include "daemon/session_ledger.h"
 #include "wire/channel.h"
 
 namespace ferry::daemon {
 
-class IncomingJob : public migration::SourceLink {
+class IncomingJob : public migration::SourceLink, public std::enable_shared_from_this<IncomingJob> {
  public:
-  IncomingJob(const Config& config, ControlLoop& loop, Hello hello, PrepareRequest request, wire::Channel& channel,
-              std::function<void(const api::JobStatus&)> changed);
+  // `channel`: the first control connection, for what it tells about the source.
+  IncomingJob(const Config& config, ControlLoop& loop, store::OwnershipStore& store, Hello hello, PrepareRequest request,
+              const wire::Channel& channel, std::function<void(const api::JobStatus&)> changed);
   ~IncomingJob() override;
 
-  // Serves the control connection until the session has ended on both sides. Blocks.
-  void run();
+  // Begins the session; its first control connection is served next.
+  void start();
+  // Serves a control connection until it ends; a later one takes the earlier one's place. Blocks.
+  void serve_control(wire::Channel& channel);
   // One data stream, respectively one libvirt connection, until it ends. Blocks.
   Status serve_data(wire::Channel& channel);
   Status serve_libvirt(wire::Channel& channel);
 
   const std::string& id() const { return hello_.session; }
+  bool ended() const;  // any thread
+  // Until everything is taken back, or the disks are this host's for good. Any thread but the loop's.
+  void wait_settled();
   api::JobStatus status() const;  // any thread
 
  private:
@@ -37,22 +46,29 @@ class IncomingJob : public migration::SourceLink {
   void refuse(const Error& error) override;
   void send(Json message);
   void post(migration::DestinationEvent event);
+  void take(const Json& message);
+  void answer_pending();
   void refresh();
 
   const Config& config_;
   ControlLoop& loop_;
+  store::OwnershipStore& store_;
   Hello hello_;
   PrepareRequest request_;
-  wire::Channel& channel_;
   std::function<void(const api::JobStatus&)> changed_;
   DestinationDisks disks_;
+  SessionLedger ledger_;
   migration::Destination machine_;
+  std::optional<Json> question_;       // about ownership, not answered yet; the loop's
   std::stop_source stop_tunnels_;
   std::atomic<bool> prepared_{false};
-  mutable std::mutex mutex_;  // guards status_ and ended_
-  std::condition_variable ended_changed_;
+  mutable std::mutex mutex_;  // guards status_, ended_ and settled_
+  std::condition_variable settled_changed_;
   bool ended_ = false;
+  bool settled_ = false;
   api::JobStatus status_;
+  std::mutex channel_mutex_;           // guards channel_ and its use for sending
+  wire::Channel* channel_ = nullptr;   // where the source listens now
   Worker sender_;             // messages to the source: sending may block
 };
 

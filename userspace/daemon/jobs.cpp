@@ -13,7 +13,7 @@ bool Jobs::moves(const std::string& vm) const {
   return false;
 }
 
-Status Jobs::add(std::shared_ptr<OutgoingJob> job) {
+Status Jobs::add(std::shared_ptr<SourceJob> job) {
   std::lock_guard lock(mutex_);
   if (const auto vm = job->status().vm; moves(vm))
     return make_error(Errc::busy, "the VM " + vm + " is already being moved", 0, "see migrate-ctl jobs");
@@ -45,7 +45,7 @@ void Jobs::forget_old() {
   trim(incoming_);
 }
 
-std::shared_ptr<OutgoingJob> Jobs::outgoing(const std::string& id) const {
+std::shared_ptr<SourceJob> Jobs::outgoing(const std::string& id) const {
   std::lock_guard lock(mutex_);
   for (const auto& job : outgoing_)
     if (job->id() == id) return job;
@@ -78,15 +78,26 @@ Result<api::JobStatus> Jobs::find(const std::string& id_or_vm) const {
   return make_error(Errc::not_found, "no job " + id_or_vm, 0, "see migrate-ctl jobs");
 }
 
-void Jobs::stop_outgoing() {
-  std::vector<std::shared_ptr<OutgoingJob>> outgoing;
+bool Jobs::stop_outgoing() {
+  std::vector<std::shared_ptr<SourceJob>> outgoing;
   {
     std::lock_guard lock(mutex_);
     outgoing = outgoing_;
   }
   for (const auto& job : outgoing)
-    if (!job->ended()) job->abort();
+    if (!job->ended()) job->shut_down();
   for (const auto& job : outgoing) job->wait_ended();
+  return std::none_of(outgoing.begin(), outgoing.end(),
+                      [](const auto& job) { return job->status().owner == api::Owner::unknown; });
+}
+
+void Jobs::settle_incoming() {
+  std::vector<std::shared_ptr<IncomingJob>> incoming;
+  {
+    std::lock_guard lock(mutex_);
+    incoming = incoming_;
+  }
+  for (const auto& job : incoming) job->wait_settled();
 }
 
 }  // namespace ferry::daemon

@@ -12,7 +12,7 @@
 
 #include "api/api_types.h"
 #include "daemon/incoming_job.h"
-#include "daemon/outgoing_job.h"
+#include "daemon/source_job.h"
 
 namespace ferry::daemon {
 
@@ -22,21 +22,24 @@ class Jobs {
   static constexpr std::size_t kMaxEnded = 100;
 
   // One job per VM at a time: Errc::busy when it already moves.
-  Status add(std::shared_ptr<OutgoingJob> job);
+  Status add(std::shared_ptr<SourceJob> job);
   Status add(std::shared_ptr<IncomingJob> job);
-  std::shared_ptr<OutgoingJob> outgoing(const std::string& id) const;
+  std::shared_ptr<SourceJob> outgoing(const std::string& id) const;
   std::shared_ptr<IncomingJob> incoming(const std::string& id) const;
   std::vector<api::JobStatus> all() const;
   Result<api::JobStatus> find(const std::string& id_or_vm) const;
-  // Aborts every outgoing job and waits for it. Incoming ones end with their connections.
-  void stop_outgoing();
+  // Takes every outgoing job back and waits for it. Incoming ones end with their connections. False when
+  // one is left in doubt: its guest stands still and must be left so, until the next start has asked the peer.
+  bool stop_outgoing();
+  // To be called when no connection is served any more: waits until what the incoming jobs left is taken back.
+  void settle_incoming();
 
  private:
   void forget_old();
   bool moves(const std::string& vm) const;
 
   mutable std::mutex mutex_;
-  std::vector<std::shared_ptr<OutgoingJob>> outgoing_;
+  std::vector<std::shared_ptr<SourceJob>> outgoing_;
   std::vector<std::shared_ptr<IncomingJob>> incoming_;
 };
 

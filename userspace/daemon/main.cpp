@@ -3,32 +3,64 @@
 // every running job was taken back.
 #include <systemd/sd-daemon.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 
 #include "api/api_server.h"
 #include "base/log.h"
 #include "daemon/backend.h"
+#include "daemon/bar_watch.h"
+#include "daemon/bars.h"
 #include "daemon/peer_server.h"
+#include "daemon/recovery.h"
+#include "store/ownership_store.h"
 
 namespace ferry::daemon {
 namespace {
 
-int run(const Config& config) {
+Result<store::OwnershipStore> open_records(const Config& config) {
   std::error_code ec;
   for (const auto& dir : {config.run_dir, config.state_dir}) {
     std::filesystem::create_directories(dir, ec);
-    if (ec) {
-      spdlog::error("cannot make the directory {}: {}; is ferryd running as root?", dir, ec.message());
-      return exit_code(Errc::permission);
-    }
+    if (ec)
+      return make_error(Errc::permission, "cannot make the directory " + dir + ": " + ec.message(), 0,
+                        "is ferryd running as root?");
+  }
+  return store::OwnershipStore::open(config.state_dir + "/ownership.db");
+}
+
+// Documented in ferryd(8): 0 when nobody can write to a volume that another host owns, else 1.
+int bar_volumes(const Config& config) {
+  auto store = open_records(config);
+  auto reports = store ? bar_all(*store) : Result<std::vector<BarReport>>(store.error());
+  if (!reports) {
+    spdlog::error("which volumes other hosts own cannot be told: {}", reports.error().message());
+    return 1;
+  }
+  return std::ranges::all_of(*reports, [](const BarReport& report) { return report.bar.ok(); }) ? 0 : 1;
+}
+
+int run(const Config& config) {
+  auto store = open_records(config);
+  auto barred = store ? bar_all(*store) : Result<std::vector<BarReport>>(store.error());
+  auto watch = barred ? BarWatch::start(*store) : Result<BarWatch>(barred.error());
+  if (!watch) {
+    spdlog::error("{}", watch.error().message());
+    return exit_code(watch.error().code);
   }
   ControlLoop loop;
   Jobs jobs;
   api::EventFeed feed;
-  Backend backend(config, loop, jobs, feed);
-  PeerServer peers(config, loop, jobs, [&feed](const api::JobStatus& s) { feed.publish(s); });
+  const auto publish = [&feed](const api::JobStatus& s) { feed.publish(s); };
+  Backend backend(config, loop, *store, jobs, feed);
+  if (auto recovered = recover(config, loop, *store, jobs, publish); !recovered) {
+    spdlog::error("{}", recovered.error().message());
+    return exit_code(recovered.error().code);
+  }
+  PeerServer peers(config, loop, *store, jobs, publish);
   if (auto started = peers.start(); !started) {
     if (started.error().code != Errc::permission && started.error().code != Errc::not_found) {
       spdlog::error("peer link: {}", started.error().message());
@@ -54,10 +86,16 @@ int run(const Config& config) {
   sigwait(&set, &signal);
   ::sd_notify(0, "STOPPING=1");
   spdlog::info("stopping");
-  jobs.stop_outgoing();
+  const bool settled = jobs.stop_outgoing();
   peers.stop();
+  jobs.settle_incoming();
   (*server)->stop();
-  return 0;
+  if (settled) return 0;
+  // Were the hypervisor's connections closed in order, it would let a guest go on whose disks may be
+  // another host's. Gone without a word it leaves it paused, and the next start resolves it.
+  spdlog::warn("who owns the disks of a VM is in doubt: it is left paused; the next start asks its peer");
+  spdlog::shutdown();
+  std::_Exit(0);
 }
 
 }  // namespace
@@ -87,5 +125,6 @@ int main(int argc, char** argv) {
     return 0;
   }
   log_setup(line->config.verbose);
+  if (line->bar_volumes) return daemon::bar_volumes(line->config);
   return daemon::run(line->config);
 }

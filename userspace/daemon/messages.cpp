@@ -6,12 +6,16 @@
 #include <type_traits>
 
 #include "api/api_types.h"
+#include "filter/uuid.h"
 
 namespace ferry::daemon {
 namespace {
 
-constexpr std::array<std::pair<Purpose, std::string_view>, 4> kPurposes{
-    {{Purpose::control, "control"}, {Purpose::data, "data"}, {Purpose::libvirt, "libvirt"}, {Purpose::probe, "probe"}}};
+constexpr std::array<std::pair<Purpose, std::string_view>, 5> kPurposes{{{Purpose::control, "control"},
+                                                                         {Purpose::data, "data"},
+                                                                         {Purpose::libvirt, "libvirt"},
+                                                                         {Purpose::probe, "probe"},
+                                                                         {Purpose::owner, "owner"}}};
 
 Error malformed(std::string_view type, const std::string& what) {
   return make_error(Errc::protocol, "the peer's \"" + std::string(type) + "\" message " + what, 0,
@@ -24,10 +28,10 @@ class Reader {
   Reader(const Json& json, std::string_view type) : json_(json), type_(type) {
     if (!json.is_object()) fault("is not an object");
   }
-  void read(const char* name, std::string& out) {
+  void read(const char* name, std::string& out, std::size_t limit = kMaxTextLength) {
     const Json* v = find(name);
     if (!v) return;
-    if (!v->is_string() || v->get_ref<const std::string&>().size() > kMaxTextLength)
+    if (!v->is_string() || v->get_ref<const std::string&>().size() > limit)
       return fault(std::string("has no proper text in ") + name);
     out = v->get<std::string>();
   }
@@ -101,6 +105,12 @@ std::string type_of(const Json& json) {
 
 Json plain_message(std::string_view type) { return {{"type", type}}; }
 
+Json to_json(const OwnerQuestion& m) {
+  Json disks = Json::array();
+  for (const auto& uuid : m.uuids) disks.push_back({{"uuid", uuid}});
+  return {{"type", m.type}, {"generation", m.generation}, {"disks", disks}};
+}
+
 Json to_json(const Hello& m) {
   return {{"type", "hello"}, {"protocol", m.protocol}, {"version", m.version}, {"host", m.host},
           {"purpose", purpose_name(m.purpose)}, {"session", m.session}};
@@ -114,9 +124,10 @@ Json to_json(const PrepareRequest& m) {
   Json disks = Json::array();
   for (const auto& d : m.disks)
     disks.push_back({{"index", d.index}, {"target", d.target}, {"path", d.path}, {"role", d.role},
-                     {"size_bytes", d.size_bytes}, {"logical_block_size", d.logical_block_size}});
-  return {{"type", "prepare"}, {"vm", m.vm}, {"create", m.create}, {"dry_run", m.dry_run},
-          {"streams", m.streams}, {"disks", disks}};
+                     {"size_bytes", d.size_bytes}, {"logical_block_size", d.logical_block_size}, {"uuid", d.uuid}});
+  return {{"type", "prepare"},          {"vm", m.vm},           {"create", m.create},       {"dry_run", m.dry_run},
+          {"definition", m.definition}, {"generation", m.generation}, {"peer_port", m.peer_port}, {"streams", m.streams},
+          {"disks", disks}};
 }
 
 Json to_json(const PrepareReply& m) {
@@ -174,6 +185,9 @@ Result<PrepareRequest> prepare_request_from(const Json& json) {
   r.read("vm", m.vm);
   r.read("create", m.create);
   r.read("dry_run", m.dry_run);
+  r.read("definition", m.definition, kMaxDefinitionLength);
+  r.read("generation", m.generation);
+  r.read("peer_port", m.peer_port);
   r.read("streams", m.streams);
   r.each("disks", kMaxDisks, [&m](Reader& disk) {
     DiskRequest d;
@@ -183,11 +197,14 @@ Result<PrepareRequest> prepare_request_from(const Json& json) {
     disk.read("role", d.role);
     disk.read("size_bytes", d.size_bytes);
     disk.read("logical_block_size", d.logical_block_size);
+    disk.read("uuid", d.uuid);
+    if (d.role != "scratch" && !filter::parse_uuid(d.uuid)) disk.fault("names a disk without a proper uuid");
     if (d.path.empty() || d.path.front() != '/') disk.fault("names a volume without an absolute path");
     if (d.index != m.disks.size()) disk.fault("does not number its disks 0, 1, 2 …");
     if (d.role != "data" && d.role != "swap" && d.role != "scratch") disk.fault("gives a disk an unknown role");
     m.disks.push_back(std::move(d));
   });
+  if (!r.error() && (m.peer_port < 1 || m.peer_port > 65535)) r.fault("has no proper number in peer_port");
   if (!r.error() && (m.streams < 1 || m.streams > api::kStreamsMax)) r.fault("asks for an impossible number of streams");
   if (r.error()) return *r.error();
   return m;
@@ -234,6 +251,22 @@ Error error_from(const Json& json) {
   r.read("hint", hint);
   if (r.error()) return *r.error();
   return make_error(errc_from_name(code).value_or(Errc::failed), message, static_cast<int>(sys), hint);
+}
+
+Result<OwnerQuestion> owner_question_from(const Json& json, std::string_view type) {
+  if (auto wrong = wrong_type(json, type)) return *wrong;
+  OwnerQuestion m;
+  m.type = type;
+  Reader r(json, type);
+  r.read("generation", m.generation);
+  r.each("disks", kMaxDisks, [&m](Reader& disk) {
+    std::string uuid;
+    disk.read("uuid", uuid);
+    if (!filter::parse_uuid(uuid)) disk.fault("names a disk without a proper uuid");
+    m.uuids.push_back(std::move(uuid));
+  });
+  if (r.error()) return *r.error();
+  return m;
 }
 
 }  // namespace ferry::daemon

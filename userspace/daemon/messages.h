@@ -15,12 +15,14 @@ namespace ferry::daemon {
 
 using Json = nlohmann::json;
 
-constexpr int kProtocolVersion = 1;
+constexpr int kProtocolVersion = 2;
 constexpr std::size_t kMaxDisks = 64;       // of one VM; bounds what a peer can make us allocate
 constexpr std::size_t kMaxTextLength = 4096;  // names, paths
+constexpr std::size_t kMaxDefinitionLength = 512 * 1024;  // of a VM, as libvirt's XML
 
-// What a connection is for. Its first message says it.
-enum class Purpose { control, data, libvirt, probe };
+// What a connection is for. Its first message says it. `owner` goes on with a session whose control
+// connection was lost, or asks about one that is over.
+enum class Purpose { control, data, libvirt, probe, owner };
 
 struct Hello {
   int protocol = kProtocolVersion;
@@ -43,10 +45,14 @@ struct DiskRequest {
   std::string role;      // data, swap, scratch
   std::uint64_t size_bytes = 0;
   std::uint32_t logical_block_size = 512;
+  std::string uuid;      // of the disk's contents; empty for scratch
 };
 
 struct PrepareRequest {
   std::string vm;
+  std::string definition;        // the VM's, for the case that its guest is lost on the way
+  std::uint64_t generation = 0;  // what the destination will own the disks as
+  unsigned peer_port = 0;        // where the source's own daemon listens
   bool create = false;   // make missing volumes
   bool dry_run = false;  // only say what would happen
   unsigned streams = 1;
@@ -78,6 +84,14 @@ Json to_json(const std::vector<DiskDigest>&);
 Json to_json(const Error&);            // {"type":"error", …}
 Json plain_message(std::string_view type);
 
+// "revoke" and "return": what was granted as `generation` is never to be opened, is to be given back.
+struct OwnerQuestion {
+  std::string type;
+  std::uint64_t generation = 0;
+  std::vector<std::string> uuids;  // of the disks
+};
+Json to_json(const OwnerQuestion&);
+
 // Every decoder expects the given type; an "error" message becomes the Error it carries.
 Result<Hello> hello_from(const Json&);
 Result<Welcome> welcome_from(const Json&);
@@ -85,6 +99,7 @@ Result<PrepareRequest> prepare_request_from(const Json&);
 Result<PrepareReply> prepare_reply_from(const Json&);
 Result<std::vector<DiskDigest>> digests_from(const Json&);
 Error error_from(const Json&);
+Result<OwnerQuestion> owner_question_from(const Json&, std::string_view type);
 // The "type" of a message, empty when there is none.
 std::string type_of(const Json&);
 std::string_view purpose_name(Purpose purpose);

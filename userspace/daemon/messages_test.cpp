@@ -17,8 +17,12 @@ PrepareRequest sample() {
   request.vm = "web1";
   request.create = true;
   request.streams = 4;
-  request.disks.push_back({0, "vda", "/dev/vg/web1", "data", 1 << 30, 512});
-  request.disks.push_back({1, "vdb", "/dev/vg/web1-swap", "swap", 1 << 28, 4096});
+  request.definition = "<domain/>";
+  request.generation = 7;
+  request.peer_port = 7391;
+  const std::string uuid = "8a1a5f0e-7c1e-4a7e-9b1d-0123456789a";
+  request.disks.push_back({0, "vda", "/dev/vg/web1", "data", 1 << 30, 512, uuid + "0"});
+  request.disks.push_back({1, "vdb", "/dev/vg/web1-swap", "swap", 1 << 28, 4096, uuid + "1"});
   return request;
 }
 
@@ -55,7 +59,7 @@ TEST(Messages, EverySpoiltFieldIsRefused) {
     for (const auto& spoiler : spoilers) {
       if (spoiler.type() == value.type() && !(spoiler.is_string() && spoiler.get<std::string>().size() > 4096)) continue;
       Json spoilt = good;
-      spoilt[key] = spoiler;
+      spoilt[key] = key == "definition" && spoiler.is_string() ? Json(std::string(kMaxDefinitionLength + 1, 'x')) : spoiler;
       EXPECT_FALSE(prepare_request_from(spoilt).ok()) << key << " = " << spoiler.dump().substr(0, 20);
     }
   }
@@ -71,7 +75,7 @@ TEST(Messages, EverySpoiltFieldIsRefused) {
 
 TEST(Messages, LimitsHold) {
   auto many = sample();
-  for (std::uint32_t n = 2; n <= kMaxDisks; ++n) many.disks.push_back({n, "vdx", "/dev/x", "data", 4096, 512});
+  for (std::uint32_t n = 2; n <= kMaxDisks; ++n) many.disks.push_back({n, "vdx", "/dev/x", "data", 4096, 512, many.disks[0].uuid});
   EXPECT_FALSE(prepare_request_from(travelled(many)).ok());
   many.disks.pop_back();
   EXPECT_TRUE(prepare_request_from(travelled(many)).ok());
@@ -88,7 +92,7 @@ TEST(Messages, LimitsHold) {
 }
 
 TEST(Messages, HelloNamesItsPurpose) {
-  for (auto purpose : {Purpose::control, Purpose::data, Purpose::libvirt, Purpose::probe}) {
+  for (auto purpose : {Purpose::control, Purpose::data, Purpose::libvirt, Purpose::probe, Purpose::owner}) {
     Hello hello;
     hello.version = "1";
     hello.host = "a";
@@ -103,6 +107,21 @@ TEST(Messages, HelloNamesItsPurpose) {
   EXPECT_FALSE(hello_from(odd).ok());
   EXPECT_FALSE(hello_from(Json::array()).ok());
   EXPECT_FALSE(hello_from(plain_message("welcome")).ok());
+}
+
+TEST(Messages, QuestionsAboutOwnersAreChecked) {
+  const OwnerQuestion asked{"revoke", 7, {sample().disks[0].uuid, sample().disks[1].uuid}};
+  auto back = owner_question_from(travelled(asked), "revoke");
+  ASSERT_TRUE(back.ok()) << back.error().message();
+  EXPECT_EQ(back->generation, 7u);
+  EXPECT_EQ(back->uuids, asked.uuids);
+  EXPECT_FALSE(owner_question_from(travelled(asked), "return").ok());
+  Json odd = travelled(asked);
+  odd["disks"][0]["uuid"] = "../../etc";
+  EXPECT_FALSE(owner_question_from(odd, "revoke").ok());
+  odd = travelled(asked);
+  odd["generation"] = -1;
+  EXPECT_FALSE(owner_question_from(odd, "revoke").ok());
 }
 
 TEST(Messages, DigestsSurviveTheJourney) {

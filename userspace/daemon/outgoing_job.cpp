@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "migration/ownership.h"
 
 namespace ferry::daemon {
 
@@ -41,11 +42,12 @@ volume::Role volume_role(api::DiskRole role) {
   }
 }
 
-api::JobState api_state(S state, bool granted) {
+api::JobState api_state(S state, bool finish_seen) {
   switch (state) {
     case S::idle:
     case S::connecting:
     case S::preparing:
+    case S::claiming:
     case S::attaching:
       return api::JobState::preparing;
     case S::precopy:
@@ -61,10 +63,22 @@ api::JobState api_state(S state, bool granted) {
     case S::aborted:
       return api::JobState::aborted;
     case S::rolling_back:
-      return granted ? api::JobState::switching : api::JobState::precopy;
+      return finish_seen ? api::JobState::switching : api::JobState::precopy;
     default:
       return api::JobState::switching;
   }
+}
+
+api::Owner api_owner(migration::SourceOwner owner) {
+  switch (owner) {
+    case migration::SourceOwner::source:
+      return api::Owner::source;
+    case migration::SourceOwner::destination:
+      return api::Owner::destination;
+    case migration::SourceOwner::unknown:
+      return api::Owner::unknown;
+  }
+  return api::Owner::unknown;
 }
 
 std::optional<std::uint64_t> ms_between(const std::optional<migration::TimePoint>& from,
@@ -104,6 +118,7 @@ Result<SourceDisk> plan_disk(const hypervisor::DomainDisk& disk, std::uint32_t i
   if (!volume) return std::move(volume).error();
   out.size_bytes = volume->size_bytes;
   out.logical_block_size = volume->logical_block_size;
+  out.volume_id = volume->id;
   const auto role = request.roles.find(disk.target);
   // Both hosts see a shareable or read-only disk by themselves: nothing to copy.
   const auto found = hypervisor::moves_with_vm(disk) ? volume->detected_role : volume::Role::scratch;
@@ -111,9 +126,36 @@ Result<SourceDisk> plan_disk(const hypervisor::DomainDisk& disk, std::uint32_t i
   return out;
 }
 
+// Finds out what is on record about the disks, and as which generation they will be granted.
+Status claim(MigrationPlan& plan, store::OwnershipStore& store) {
+  for (const auto& disk : plan.disks) {
+    if (disk.role == volume::Role::scratch) continue;
+    store::DiskRecord record;
+    record.target = disk.target;
+    record.path = disk.path;
+    record.volume_id = disk.volume_id;
+    record.role = volume::role_name(disk.role);
+    record.size_bytes = disk.size_bytes;
+    plan.records.push_back(std::move(record));
+  }
+  auto base = base_generation(store, plan.records);
+  if (!base) return std::move(base).error();
+  plan.prepare.generation = migration::granted_generation(*base);
+  auto record = plan.records.begin();
+  for (auto& disk : plan.prepare.disks)
+    if (disk.role != "scratch") disk.uuid = (record++)->uuid;
+  return ok_status();
+}
+
+store::SessionRecord session_record(const MigrationPlan& plan, const std::string& id) {
+  const auto peer = peer_of(plan.request);
+  return {id, plan.request.vm, plan.request.destination, peer.host, true, plan.prepare.definition};
+}
+
 }  // namespace
 
-Result<MigrationPlan> make_plan(const Config& config, hypervisor::Libvirt& libvirt, const api::StartRequest& request) {
+Result<MigrationPlan> make_plan(const Config& config, store::OwnershipStore& store, hypervisor::Libvirt& libvirt,
+                                const api::StartRequest& request) {
   MigrationPlan plan;
   plan.request = request;
   if (auto peer = api::parse_host_port(request.destination); !peer) return std::move(peer).error();
@@ -130,7 +172,7 @@ Result<MigrationPlan> make_plan(const Config& config, hypervisor::Libvirt& libvi
     if (!planned) return std::move(planned).error();
     plan.prepare.disks.push_back({planned->index, planned->target, planned->path,
                                   volume::role_name(planned->role), planned->size_bytes,
-                                  planned->logical_block_size});
+                                  planned->logical_block_size, {}});
     plan.disks.push_back(std::move(*planned));
   }
   if (plan.disks.empty()) return make_error(Errc::unsupported, "the VM " + request.vm + " has no disk to move");
@@ -139,18 +181,24 @@ Result<MigrationPlan> make_plan(const Config& config, hypervisor::Libvirt& libvi
                                    [&target = target](const SourceDisk& d) { return d.target == target; });
     if (!known) return make_error(Errc::usage, "the VM " + request.vm + " has no disk " + target);
   }
+  FERRY_TRY(claim(plan, store));
+  plan.prepare.peer_port = config.port;
+  // To start the VM from, should its guest be lost on the way. A transient VM has none.
+  if (auto definition = libvirt.persistent_xml(request.vm, {})) plan.prepare.definition = std::move(*definition);
   return plan;
 }
 
-OutgoingJob::OutgoingJob(const Config& config, ControlLoop& loop, std::string id, MigrationPlan plan,
-                         std::function<void(const api::JobStatus&)> changed)
+OutgoingJob::OutgoingJob(const Config& config, ControlLoop& loop, store::OwnershipStore& store, std::string id,
+                         MigrationPlan plan, std::function<void(const api::JobStatus&)> changed)
     : config_(config), loop_(loop), id_(std::move(id)), plan_(std::move(plan)), changed_(std::move(changed)),
       session_(config, peer_of(plan_.request), id_, plan_.prepare, [this](migration::SourceEvent e) { post(std::move(e)); }),
       disks_(plan_.disks, config.map_memory_bytes(), plan_.request.bandwidth_bytes_per_s.value_or(0),
              [this] { return session_.open_streams(); }, [this](migration::SourceEvent e) { post(std::move(e)); }),
       hypervisor_(config, session_, guest_migration(plan_, id_),
                   [this](migration::SourceEvent e) { post(std::move(e)); }),
-      machine_({clock_, disks_, session_, hypervisor_,
+      ledger_(store, session_record(plan_, id_), plan_.records, plan_.prepare.generation - 1,
+              [this](Status done) { post(migration::recorded_or(std::move(done))); }),
+      machine_({clock_, disks_, session_, hypervisor_, ledger_,
                 [this](migration::Duration pause) { loop_.post_after(pause, [this] { post({T::pace_timer}); }); },
                 [this] { return digests_equal(); },
                 [this](const std::string& line) { spdlog::info("{}: {}", id_, line); }},
@@ -195,6 +243,18 @@ void OutgoingJob::start() {
 
 void OutgoingJob::abort() { post({T::abort_requested}); }
 
+void OutgoingJob::shut_down() { post({T::shut_down}); }
+
+Status OutgoingJob::force() {
+  return loop_.call([this]() -> Status {
+    if (!machine_.in_doubt())
+      return make_error(Errc::busy, "who owns the disks of " + plan_.request.vm + " is not in doubt", 0, "see migrate-ctl own");
+    machine_.handle({T::forced});
+    refresh();
+    return ok_status();
+  });
+}
+
 void OutgoingJob::wait_ended() {
   std::unique_lock lock(mutex_);
   ended_changed_.wait(lock, [this] { return ended_.load(); });
@@ -206,7 +266,7 @@ void OutgoingJob::tick() {
   loop_.post_after(kTick, [this] { tick(); });
 }
 
-bool OutgoingJob::digests_equal() const {
+bool OutgoingJob::digests_equal() {
   const auto copy = disks_.progress();
   const auto peer = session_.digests();
   for (const auto& disk : plan_.disks) {
@@ -215,6 +275,7 @@ bool OutgoingJob::digests_equal() const {
     if (other == peer.end() || other->mismatches != 0) return false;
     if (copy.digests[disk.index].empty() || copy.digests[disk.index] != other->digest) return false;
   }
+  ledger_.set_verified();
   return true;
 }
 
@@ -280,13 +341,11 @@ void OutgoingJob::refresh() {
   {
     std::lock_guard lock(mutex_);
     auto& s = status_;
-    s.state = api_state(machine_.state(), machine_.granted());
+    s.state = api_state(machine_.state(), machine_.times().finish_seen.has_value());
     s.phase_detail = std::string(migration::state_name(machine_.state()));
     if (s.state == api::JobState::precopy && !machine_.convergence().reason().empty())
       s.phase_detail += ": " + machine_.convergence().reason();
-    s.owner = machine_.state() == S::in_doubt ? api::Owner::unknown
-              : machine_.granted()            ? api::Owner::destination
-                                              : api::Owner::source;
+    s.owner = api_owner(machine_.owner());
     s.error = machine_.error();
     fill_copy(s);
     fill_times(s);
@@ -295,6 +354,7 @@ void OutgoingJob::refresh() {
       s.total_ms = static_cast<std::uint64_t>((*s.ended_at - *s.started_at).count());
       if (s.error) spdlog::error("{}: {} -> {}: {}", id_, s.vm, s.destination, s.error->message());
       session_.close();
+      if (machine_.owner() == migration::SourceOwner::destination) ledger_.settle_bars();
       ended_ = true;
       ended_changed_.notify_all();
     }

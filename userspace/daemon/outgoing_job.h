@@ -14,8 +14,10 @@
 #include "daemon/config.h"
 #include "daemon/control_loop.h"
 #include "daemon/peer_link.h"
+#include "daemon/session_ledger.h"
 #include "daemon/source_device.h"
 #include "daemon/source_hypervisor.h"
+#include "daemon/source_job.h"
 
 namespace ferry::daemon {
 
@@ -25,22 +27,27 @@ struct MigrationPlan {
   hypervisor::DomainInfo domain;
   std::vector<SourceDisk> disks;
   PrepareRequest prepare;
+  std::vector<store::DiskRecord> records;  // of the disks that move
 };
-// Errors: not_found (VM, volume), unsupported (a disk that cannot be moved), usage (roles of unknown disks).
-Result<MigrationPlan> make_plan(const Config& config, hypervisor::Libvirt& libvirt, const api::StartRequest& request);
+// Errors: not_found (VM, volume), unsupported (a disk that cannot be moved), usage (roles of unknown disks),
+// busy (a disk that is on record as another host's).
+Result<MigrationPlan> make_plan(const Config& config, store::OwnershipStore& store, hypervisor::Libvirt& libvirt,
+                                const api::StartRequest& request);
 
-class OutgoingJob : public std::enable_shared_from_this<OutgoingJob> {
+class OutgoingJob : public SourceJob, public std::enable_shared_from_this<OutgoingJob> {
  public:
-  OutgoingJob(const Config& config, ControlLoop& loop, std::string id, MigrationPlan plan,
+  OutgoingJob(const Config& config, ControlLoop& loop, store::OwnershipStore& store, std::string id, MigrationPlan plan,
               std::function<void(const api::JobStatus&)> changed);
-  ~OutgoingJob();
+  ~OutgoingJob() override;
 
   void start();
-  void abort();
-  bool ended() const { return ended_; }
-  void wait_ended();
-  const std::string& id() const { return id_; }
-  api::JobStatus status() const;
+  void abort() override;
+  Status force() override;
+  void shut_down() override;
+  bool ended() const override { return ended_; }
+  void wait_ended() override;
+  const std::string& id() const override { return id_; }
+  api::JobStatus status() const override;
 
  private:
   void post(migration::SourceEvent event);
@@ -48,7 +55,7 @@ class OutgoingJob : public std::enable_shared_from_this<OutgoingJob> {
   void refresh();
   void fill_copy(api::JobStatus& s);
   void fill_times(api::JobStatus& s) const;
-  bool digests_equal() const;
+  bool digests_equal();
 
   const Config& config_;
   ControlLoop& loop_;
@@ -58,6 +65,7 @@ class OutgoingJob : public std::enable_shared_from_this<OutgoingJob> {
   SourceSession session_;
   SourceDisks disks_;
   SourceHypervisor hypervisor_;
+  SessionLedger ledger_;
   struct SteadyClock : migration::Clock {
     migration::TimePoint now() const override { return std::chrono::steady_clock::now(); }
   } clock_;

@@ -205,7 +205,7 @@ Result<api::Forced> Owners::open_all(const Group& group) {
     auto opened = ports_.unbar(disk);
     if (opened) continue;
     Error error = std::move(opened).error();
-    error.what = fmt::format("the disks of {} are on record as this host's, but {} is still closed: {}",
+    error.what = fmt::format("the disks of {} are on record as this host's, but {} cannot be opened: {}",
                              group.session.vm, disk.path, error.what);
     error.hint += std::string(error.hint.empty() ? "" : "; ") + "then again: migrate-ctl own --force " + disk.path;
     return error;

@@ -8,11 +8,13 @@
 namespace ferry::daemon {
 
 using migration::failure_of;
-using T = migration::SourceEventType;
 
 namespace {
 
 constexpr int kConnectTimeoutMs = 10'000;
+// A question about ownership is asked again after these pauses: doubled from the first to the last.
+constexpr std::chrono::milliseconds kFirstPause{250};
+constexpr std::chrono::milliseconds kLastPause{30'000};
 
 }  // namespace
 
@@ -47,31 +49,39 @@ SourceSession::SourceSession(const Config& config, api::HostPort peer, std::stri
     : config_(config), peer_(std::move(peer)), session_(std::move(session)), request_(std::move(request)),
       post_(std::move(post)) {}
 
-SourceSession::~SourceSession() {
-  close();
-  if (reader_.joinable()) reader_.join();
-}
+SourceSession::~SourceSession() { close(); }
 
 void SourceSession::close() {
+  {
+    std::lock_guard lock(mutex_);
+    closing_ = true;
+    question_.reset();
+    closing_changed_.notify_all();
+  }
   // Behind what is still to be said, and behind a connect under way.
   std::promise<void> done;
   worker_.post([this, &done] {
-    {
-      std::lock_guard lock(mutex_);
-      closing_ = true;
-    }
-    if (channel_) channel_->abort();
+    hang_up();
     done.set_value();
   });
   done.get_future().wait();
 }
 
+// On the worker. The channel object stays until the next one: others may be looking at it.
+void SourceSession::hang_up() {
+  const auto hanging_up = [this](bool now) {
+    std::lock_guard lock(mutex_);
+    hanging_up_ = now;
+  };
+  hanging_up(true);
+  if (channel_) channel_->abort();
+  if (reader_.joinable()) reader_.join();
+  hanging_up(false);
+}
+
 std::string SourceSession::peer_address() const {
-  const auto& address = channel_->peer_address();
-  const auto colon = address.rfind(':');
-  auto host = address.substr(0, colon);
-  if (host.size() > 1 && host.front() == '[') host = host.substr(1, host.size() - 2);
-  return host;
+  std::lock_guard lock(mutex_);
+  return peer_address_;
 }
 
 void SourceSession::connect() {
@@ -79,7 +89,11 @@ void SourceSession::connect() {
     auto channel = open_connection(config_, peer_, Purpose::control, session_);
     if (!channel) return post_(failure_of(T::connected, std::move(channel).error()));
     channel_ = std::move(*channel);
-    reader_ = std::thread([this] { read_loop(); });
+    {
+      std::lock_guard lock(mutex_);
+      peer_address_ = channel_->peer_host();
+    }
+    reader_ = std::thread([this] { read_loop(*channel_); });
     post_({T::connected});
   });
 }
@@ -87,6 +101,7 @@ void SourceSession::connect() {
 // A message that cannot be sent needs no report of its own: the reader sees the same broken link.
 void SourceSession::send(const Json& message) {
   worker_.post([this, message] {
+    if (!channel_) return;
     if (auto sent = wire::send_control(*channel_, message); !sent)
       spdlog::debug("session {}: {}", session_, sent.error().message());
   });
@@ -96,69 +111,191 @@ void SourceSession::prepare() { send(to_json(request_)); }
 void SourceSession::close_gate() { send(plain_message("close_gate")); }
 void SourceSession::ask_ready() { send(plain_message("ready?")); }
 void SourceSession::grant() { send(plain_message("grant")); }
-void SourceSession::ask_digests() { send(plain_message("digests?")); }
+void SourceSession::ask_digests() {
+  due_ = T::peer_digests;
+  send(plain_message("digests?"));
+}
 
-void SourceSession::finish() { send(plain_message("finish")); }
+void SourceSession::finish() {
+  due_ = T::peer_finished;
+  send(plain_message("finish"));
+}
 
 void SourceSession::abort() {
   due_ = T::peer_aborted;
   send(plain_message("abort"));
 }
 
-void SourceSession::read_loop() {
-  for (;;) {
-    auto message = wire::receive_control(*channel_);
-    if (!message) {
-      std::lock_guard lock(mutex_);
-      if (closing_) return;
-      migration::SourceEvent lost{T::link_lost};
-      lost.error = make_error(Errc::peer_unreachable, "lost the link to " + peer_.host + " (" + message.error().what + ")",
-                              message.error().sys, "look at the network and at ferryd on " + peer_.host);
-      return post_(std::move(lost));
+void SourceSession::revoke() {
+  due_ = T::peer_opened;
+  ask("revoke");
+}
+
+void SourceSession::ask_return() {
+  due_ = T::return_refused;
+  ask("return");
+}
+
+void SourceSession::ask(std::string_view question) {
+  {
+    std::lock_guard lock(mutex_);
+    if (closing_) return;
+    OwnerQuestion asked{std::string(question), request_.generation, {}};
+    for (const auto& disk : request_.disks)
+      if (!disk.uuid.empty()) asked.uuids.push_back(disk.uuid);
+    question_ = to_json(asked);
+    tries_ = 0;
+  }
+  worker_.post([this] { ask_now(); });
+}
+
+// On the worker: over a connection of its own, since the old one may hang for long before it breaks.
+void SourceSession::ask_now() {
+  Json question;
+  {
+    std::lock_guard lock(mutex_);
+    if (!question_ || closing_) return;
+    question = *question_;
+  }
+  auto connected = connect_again();
+  if (connected) connected = wire::send_control(*channel_, question);
+  if (connected) {
+    reader_ = std::thread([this] { read_loop(*channel_); });
+    return;
+  }
+  spdlog::warn("{}: cannot ask {} who owns the disks: {}", session_, peer_.host, connected.error().message());
+  ask_later(kFirstPause);
+}
+
+Status SourceSession::connect_again() {
+  hang_up();
+  auto channel = open_connection(config_, peer_, Purpose::owner, session_);
+  if (!channel) return std::move(channel).error();
+  channel_ = std::move(*channel);
+  return ok_status();
+}
+
+// On the worker or the reader. `pause` grows with every try.
+void SourceSession::ask_later(std::chrono::milliseconds pause) {
+  {
+    std::lock_guard lock(mutex_);
+    for (unsigned n = 0; n < tries_ && pause < kLastPause; ++n) pause *= 2;
+    pause = std::min(pause, kLastPause);
+    ++tries_;
+  }
+  worker_.post([this, pause] {
+    {
+      std::unique_lock lock(mutex_);
+      closing_changed_.wait_for(lock, pause, [this] { return closing_ || !question_; });
     }
-    const auto type = type_of(*message);
-    if (type == "prepared") {
-      auto reply = prepare_reply_from(*message);
-      if (!reply) {
-        post_(failure_of(T::peer_prepared, std::move(reply).error()));
-        continue;
-      }
-      {
-        std::lock_guard lock(mutex_);
-        reply_ = std::move(*reply);
-      }
-      due_ = T::peer_ready;
-      post_({T::peer_prepared});
-    } else if (type == "ready") {
-      due_ = T::peer_opened;
-      post_({T::peer_ready});
-    } else if (type == "opened") {
-      due_ = T::peer_digests;
-      post_({T::peer_opened});
-    } else if (type == "digests") {
-      auto digests = digests_from(*message);
-      if (!digests) {
-        post_(failure_of(T::peer_digests, std::move(digests).error()));
-        continue;
-      }
-      {
-        std::lock_guard lock(mutex_);
-        digests_ = std::move(*digests);
-      }
-      due_ = T::peer_finished;
-      post_({T::peer_digests});
-    } else if (type == "finished" || type == "aborted") {
-      std::lock_guard lock(mutex_);
-      closing_ = true;
-      post_({type == "finished" ? T::peer_finished : T::peer_aborted});
-    } else if (type == "error") {
-      Error error = error_from(*message);
-      error.what = peer_.host + ": " + error.what;
-      post_(failure_of(due_, std::move(error)));
-    } else {
-      post_(failure_of(due_, make_error(Errc::protocol, "the peer sent an unknown message")));
+    ask_now();
+  });
+}
+
+void SourceSession::answered() {
+  std::lock_guard lock(mutex_);
+  question_.reset();
+}
+
+void SourceSession::lost(const Error& error) {
+  {
+    std::lock_guard lock(mutex_);
+    if (closing_ || hanging_up_) return;
+    if (!question_) {
+      migration::SourceEvent event{T::link_lost};
+      event.error = make_error(Errc::peer_unreachable, "lost the link to " + peer_.host + " (" + error.what + ")",
+                               error.sys, "look at the network and at ferryd on " + peer_.host);
+      return post_(std::move(event));
     }
   }
+  ask_later(kFirstPause);
+}
+
+void SourceSession::read_loop(wire::Channel& channel) {
+  for (;;) {
+    auto message = wire::receive_control(channel);
+    if (!message) return lost(message.error());
+    if (!take(*message)) return;
+  }
+}
+
+// False when the connection has served its purpose.
+bool SourceSession::take(const Json& message) {
+  const auto type = type_of(message);
+  const auto post = [this](T event) {
+    answered();
+    post_({event});
+    return true;
+  };
+  if (type == "prepared") {
+    auto reply = prepare_reply_from(message);
+    if (!reply) {
+      post_(failure_of(T::peer_prepared, std::move(reply).error()));
+      return true;
+    }
+    {
+      std::lock_guard lock(mutex_);
+      reply_ = std::move(*reply);
+    }
+    due_ = T::peer_ready;
+    return post(T::peer_prepared);
+  }
+  if (type == "ready") {
+    due_ = T::peer_opened;
+    return post(T::peer_ready);
+  }
+  // Said twice, or late: what was asked since is still open.
+  if ((type == "opened" || type == "revoked") && due_ == T::return_refused) return true;
+  if (type == "opened") return post(T::peer_opened);
+  if (type == "revoked") return post(T::peer_revoked);
+  if (type == "returned") return post(T::peer_returned);
+  if (type == "unknown") {
+    post_({T::peer_unknown});
+    ask_later(kLastPause);
+    return false;
+  }
+  if (type == "digests") {
+    auto digests = digests_from(message);
+    if (!digests) {
+      post_(failure_of(T::peer_digests, std::move(digests).error()));
+      return true;
+    }
+    {
+      std::lock_guard lock(mutex_);
+      digests_ = std::move(*digests);
+    }
+    return post(T::peer_digests);
+  }
+  if (type == "finished" || type == "aborted") {
+    {
+      std::lock_guard lock(mutex_);
+      closing_ = true;
+    }
+    return post(type == "finished" ? T::peer_finished : T::peer_aborted);
+  }
+  Error error = type == "error" ? error_from(message) : make_error(Errc::protocol, "it sent an unknown message");
+  error.what = peer_.host + ": " + error.what;
+  const T due = due_;
+  // "busy" is the destination's no. Anything else only means that it could not tell now.
+  if (due == T::return_refused && error.code == Errc::busy) {
+    answered();
+    migration::SourceEvent refused{T::return_refused};
+    refused.error = std::move(error);
+    post_(std::move(refused));
+    return true;
+  }
+  bool asking = false;
+  {
+    std::lock_guard lock(mutex_);
+    asking = question_.has_value();
+  }
+  if (asking) {
+    spdlog::warn("{}: {}", session_, error.message());
+    ask_later(kFirstPause);
+    return false;
+  }
+  post_(failure_of(due, std::move(error)));
+  return true;
 }
 
 Result<std::vector<std::unique_ptr<wire::Channel>>> SourceSession::open_streams() {

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // SourceSession: the source's control connection to the peer's daemon. Implements the brain's PeerLink; a
-// reader thread turns the peer's messages into events. Also opens the session's other connections.
+// reader thread turns the peer's messages into events. A question about ownership is asked over new
+// connections until it is answered. Also opens the session's other connections.
 // Thread-safety: the port's methods from the control loop; open_* from any thread.
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -38,6 +41,8 @@ class SourceSession : public migration::PeerLink {
   void close_gate() override;
   void ask_ready() override;
   void grant() override;
+  void revoke() override;
+  void ask_return() override;
   void ask_digests() override;
   void finish() override;
   void abort() override;
@@ -56,21 +61,36 @@ class SourceSession : public migration::PeerLink {
   std::vector<DiskDigest> digests() const;
 
  private:
-  void read_loop();
+  using T = migration::SourceEventType;
+
+  void read_loop(wire::Channel& channel);
+  bool take(const Json& message);
+  void lost(const Error& error);
   void send(const Json& message);
+  void ask(std::string_view question);
+  void ask_now();
+  void ask_later(std::chrono::milliseconds pause);
+  Status connect_again();
+  void hang_up();
+  void answered();
 
   const Config& config_;
   api::HostPort peer_;
   std::string session_;
   PrepareRequest request_;
   Post post_;
-  std::unique_ptr<wire::Channel> channel_;
-  mutable std::mutex mutex_;  // guards reply_, digests_, closing_
+  std::unique_ptr<wire::Channel> channel_;  // changed by the worker only, while no reader runs
+  std::string peer_address_;
+  mutable std::mutex mutex_;  // guards what follows, up to due_
+  std::condition_variable closing_changed_;
   PrepareReply reply_;
   std::vector<DiskDigest> digests_;
   bool closing_ = false;      // we ended it ourselves: its end is no link loss
+  bool hanging_up_ = false;   // this connection's end is no link loss
+  std::optional<Json> question_;  // asked again until it is answered
+  unsigned tries_ = 0;            // of the question
   // Which of our questions an "error" message answers.
-  std::atomic<migration::SourceEventType> due_{migration::SourceEventType::peer_prepared};
+  std::atomic<T> due_{T::peer_prepared};
   std::thread reader_;
   Worker worker_;             // connect and sends: they may block
 };

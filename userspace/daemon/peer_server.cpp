@@ -2,6 +2,7 @@
 #include "daemon/peer_server.h"
 
 #include "base/log.h"
+#include "daemon/owner_desk.h"
 #include "wire/control.h"
 
 namespace ferry::daemon {
@@ -17,8 +18,9 @@ void say_no(wire::Channel& channel, const Error& error) {
 
 }  // namespace
 
-PeerServer::PeerServer(const Config& config, ControlLoop& loop, Jobs& jobs, std::function<void(const api::JobStatus&)> changed)
-    : config_(config), loop_(loop), jobs_(jobs), changed_(std::move(changed)) {}
+PeerServer::PeerServer(const Config& config, ControlLoop& loop, store::OwnershipStore& store, Jobs& jobs,
+                       std::function<void(const api::JobStatus&)> changed)
+    : config_(config), loop_(loop), store_(store), jobs_(jobs), changed_(std::move(changed)) {}
 
 PeerServer::~PeerServer() { stop(); }
 
@@ -119,6 +121,8 @@ void PeerServer::serve(Fd socket, Connection& connection) {
       if (auto served = job->serve_libvirt(channel); !served)
         spdlog::warn("{}: libvirt connection: {}", job->id(), served.error().message());
       return;
+    case Purpose::owner:
+      return serve_owner(*hello, channel);
     case Purpose::probe:
       channel.drain(kDrainMs);
       return;
@@ -131,17 +135,30 @@ void PeerServer::serve_control(const Hello& hello, wire::Channel& channel) {
   if (!message) return;
   auto request = prepare_request_from(*message);
   if (!request) return say_no(channel, request.error());
+  if (auto may = may_take_in(store_, *request); !may) return say_no(channel, may.error());
+  wake_old_copies(store_, *request);
   if (request->dry_run) {
     auto plan = plan_destination(*request);
     if (!plan) return say_no(channel, plan.error());
     if (wire::send_control(channel, to_json(PrepareReply{*plan, config_.memory_address}))) channel.drain(kDrainMs);
     return;
   }
-  auto job = std::make_shared<IncomingJob>(config_, loop_, hello, *request, channel, changed_);
+  auto job = std::make_shared<IncomingJob>(config_, loop_, store_, hello, *request, channel, changed_);
   if (auto added = jobs_.add(job); !added) return say_no(channel, added.error());
   spdlog::info("{}: taking in {} from {}", job->id(), request->vm, hello.host);
-  job->run();
-  channel.drain(kDrainMs);
+  job->start();
+  job->serve_control(channel);
+}
+
+// The source lost its control connection, or was started anew: a session that lives goes on over this one,
+// about one that is over the records speak.
+void PeerServer::serve_owner(const Hello& hello, wire::Channel& channel) {
+  if (auto job = jobs_.incoming(hello.session); job && !job->ended()) return job->serve_control(channel);
+  for (;;) {
+    auto message = wire::receive_control(channel);
+    if (!message) return;
+    if (!wire::send_control(channel, answer_from_records(store_, hello.session, *message))) return;
+  }
 }
 
 }  // namespace ferry::daemon

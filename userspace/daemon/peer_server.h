@@ -26,7 +26,8 @@ class PeerServer {
   // A session has one control, up to 16 data and a few libvirt connections; many sessions fit.
   static constexpr std::size_t kMaxConnections = 256;
 
-  PeerServer(const Config& config, ControlLoop& loop, Jobs& jobs, std::function<void(const api::JobStatus&)> changed);
+  PeerServer(const Config& config, ControlLoop& loop, store::OwnershipStore& store, Jobs& jobs,
+             std::function<void(const api::JobStatus&)> changed);
   ~PeerServer();
 
   // Errc::permission when the keys are missing: the daemon then runs without a network address.
@@ -43,10 +44,12 @@ class PeerServer {
   void accept_loop();
   void serve(Fd socket, Connection& connection);
   void serve_control(const Hello& hello, wire::Channel& channel);
+  void serve_owner(const Hello& hello, wire::Channel& channel);
   void reap();
 
   const Config& config_;
   ControlLoop& loop_;
+  store::OwnershipStore& store_;
   Jobs& jobs_;
   std::function<void(const api::JobStatus&)> changed_;
   std::shared_ptr<wire::TlsContext> tls_;

@@ -29,6 +29,7 @@ struct SourceDisk {
   volume::Role role = volume::Role::data;
   std::uint64_t size_bytes = 0;
   std::uint32_t logical_block_size = 512;
+  std::string volume_id;         // volume::VolumeInfo::id
 };
 
 struct RoundRecord {

@@ -11,7 +11,8 @@ using T = migration::SourceEventType;
 
 namespace {
 
-// A link that comes back within this time still settles who runs the guest.
+// How long the destination's libvirt is asked whether its guest runs; afterwards its ferryd is asked, which
+// has a libvirt of its own to look at.
 constexpr auto kResolveTime = std::chrono::seconds(60);
 constexpr auto kResolvePause = std::chrono::seconds(1);
 
@@ -62,10 +63,12 @@ Status SourceHypervisor::run() {
   hypervisor::FinishCallbacks callbacks;
   callbacks.on_finish_seen = [this] { post_({T::finish_seen}); };
   callbacks.on_finish_cancelled = [this] { post_({T::finish_cancelled}); };
-  // Nobody is left to forward Finish to: libvirt gives up, the guest stays here.
-  callbacks.on_link_lost_while_held = [this](const Error& error) {
-    spdlog::warn("{}: the libvirt connection broke while Finish was held: {}", migration_.session, error.message());
-    refuse_finish();
+  // Nobody is left to forward Finish to. Whether the guest may go on here is not this room's to decide.
+  callbacks.on_link_lost_while_held = [this](const Error& error) { not_started(error); };
+  callbacks.on_finish_reply = [this](bool guest_runs) {
+    if (guest_runs) return;
+    not_started(make_error(Errc::failed, "the destination's hypervisor could not start the guest", 0,
+                           "look at libvirt's log on the destination"));
   };
   callbacks.on_reply_lost = [this](const Error& error) {
     spdlog::warn("{}: libvirt's answer was lost: {}", migration_.session, error.message());
@@ -118,12 +121,18 @@ void SourceHypervisor::resolve_lost_reply() {
       auto answer = hypervisor::finished_domain(state->name, state->uuid, state->id);
       if (answer && finish->answer_finish(*answer)) return;
     } else if (state || state.error().code == Errc::not_found) {
-      (void)finish->fail_client();
-      return;
+      return not_started(make_error(Errc::failed, "the guest does not run on the destination"));
     }
     std::this_thread::sleep_for(kResolvePause);
   }
-  (void)finish->fail_client();
+  not_started(make_error(Errc::peer_unreachable, "nobody could say whether the guest runs on the destination"));
+}
+
+void SourceHypervisor::not_started(Error why) {
+  spdlog::warn("{}: {}", migration_.session, why.message());
+  migration::SourceEvent event{T::guest_not_started};
+  event.error = std::move(why);
+  post_(std::move(event));
 }
 
 void SourceHypervisor::abort() {
@@ -145,14 +154,34 @@ void SourceHypervisor::release_finish() {
   control_worker_.post([this] {
     auto finish = gate();
     if (!finish) return;  // libvirt has given up meanwhile and says so
-    if (auto released = finish->release_finish(); !released)
-      spdlog::error("{}: {}", migration_.session, released.error().message());
+    auto released = finish->release_finish();
+    // A link that breaks while Finish is on its way reports itself.
+    if (!released && finish->state() == hypervisor::FinishState::held) not_started(std::move(released).error());
   });
 }
 
 void SourceHypervisor::refuse_finish() {
   control_worker_.post([this] {
-    if (auto finish = gate()) (void)finish->refuse_finish();
+    auto finish = gate();
+    if (!finish) return;
+    if (!finish->refuse_finish()) (void)finish->fail_client();  // it was forwarded, and came to nothing
+  });
+}
+
+void SourceHypervisor::end_guest() {
+  control_worker_.post([this] {
+    auto connection = hypervisor::Libvirt::connect(config_.libvirt_uri);
+    auto state = connection ? (*connection)->state(migration_.vm) : Result<hypervisor::DomainInfo>(connection.error());
+    Status ended = ok_status();
+    if (state && state->state != hypervisor::DomainInfo::State::shut_off) ended = (*connection)->destroy(migration_.vm);
+    if (!state && state.error().code != Errc::not_found) ended = state.error();
+    if (!ended) spdlog::error("{}: {}", migration_.session, ended.error().message());
+    {
+      std::lock_guard lock(mutex_);
+      if (!running_) return post_({T::hypervisor_done});
+    }
+    auto finish = gate();
+    if (finish && !finish->refuse_finish()) (void)finish->fail_client();
   });
 }
 

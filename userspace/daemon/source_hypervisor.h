@@ -37,12 +37,14 @@ class SourceHypervisor : public migration::Hypervisor {
   void abort() override;
   void release_finish() override;
   void refuse_finish() override;
+  void end_guest() override;
 
   // The hypervisor's own count; all zero while it does not run.
   hypervisor::MemoryProgress memory();
 
  private:
   Status run();
+  void not_started(Error why);
   void resolve_lost_reply();
   std::shared_ptr<hypervisor::Libvirt> libvirt();
   std::shared_ptr<hypervisor::FinishGate> gate();

@@ -1,91 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "migration/destination.h"
-
-#include <gtest/gtest.h>
-
-#include <algorithm>
-#include <deque>
-#include <vector>
+#include "migration/destination_test_rig.h"
 
 namespace ferry::migration {
 namespace {
 
-using T = DestinationEventType;
-using S = DestinationState;
-
-struct Rig : DestinationDevice, SourceLink {
-  std::vector<std::string> log;
-  std::deque<DestinationEvent> queue;
-  int fail_at = -1;
-  Destination machine{{*this, *this, [](const std::string&) {}}};
-
-  void call(const char* name, T answer) {
-    log.push_back(name);
-    if (static_cast<int>(log.size()) == fail_at)
-      queue.push_back({T::failed, make_error(Errc::io, std::string(name) + " failed")});
-    else
-      queue.push_back({answer});
-  }
-  void prepare() override { call("prepare", T::prepared); }
-  void close_gate() override { log.push_back("close_gate"); }
-  void flush() override { call("flush", T::flushed); }
-  void open_gate() override { call("open_gate", T::opened); }
-  void verify() override { call("verify", T::verified); }
-  void finish() override { call("finish", T::cleaned); }
-  void discard() override { call("discard", T::cleaned); }
-  void answer(std::string_view what) override { log.push_back("say " + std::string(what)); }
-  void refuse(const Error&) override { log.push_back("refuse"); }
-
-  void drain() {
-    while (!queue.empty()) {
-      auto event = queue.front();
-      queue.pop_front();
-      machine.handle(event);
-    }
-  }
-  // What a source asks in a good run, one after the other; `cut` puts an event before the n-th.
-  void go(int cut_before = -1, T cut = T::link_lost, bool before_answers = false) {
-    const T asks[] = {T::prepare, T::close_gate, T::ready_asked, T::granted, T::digests_asked,
-                      T::finish_asked};
-    int n = 0;
-    for (T ask : asks) {
-      if (n == cut_before && !before_answers) {
-        machine.handle({cut});
-        drain();
-      }
-      machine.handle({ask});
-      if (n == cut_before && before_answers) machine.handle({cut});
-      drain();
-      ++n;
-      if (machine.ended()) break;
-    }
-  }
-  bool called(const std::string& name) const {
-    return std::find(log.begin(), log.end(), name) != log.end();
-  }
-  void check() {
-    std::string all;
-    for (auto& l : log) all += l + " ";
-    SCOPED_TRACE(all);
-    EXPECT_TRUE(machine.ended()) << state_name(machine.state());
-    if (machine.opened()) {
-      EXPECT_FALSE(called("discard")) << "an owned disk was thrown away";
-    }
-    if (called("discard") && called("open_gate")) {
-      EXPECT_NE(std::find(log.begin(), log.end(), "open_gate"), log.end());
-    }
-    EXPECT_LE(std::count(log.begin(), log.end(), "discard") + std::count(log.begin(), log.end(), "finish"), 1);
-  }
-};
+using destination_rig::Rig;
+using destination_rig::S;
+using destination_rig::T;
 
 TEST(Destination, TakesAGuestIn) {
   Rig run;
   run.go();
   run.check();
   EXPECT_EQ(run.machine.state(), S::finished);
-  const std::vector<std::string> expected{"prepare", "say prepared", "close_gate", "flush", "say ready",
-                                          "open_gate", "say opened", "verify", "say digests", "finish",
-                                          "say finished"};
+  const std::vector<std::string> expected{
+      "record_receiving", "prepare", "say prepared", "close_gate", "flush",       "record_prepared", "say ready",
+      "record_owned",     "open_gate", "say opened", "verify",     "say digests", "finish",          "say finished"};
   EXPECT_EQ(run.log, expected);
 }
 
@@ -118,6 +48,84 @@ TEST(Destination, GrantOutOfTurnIsRefused) {
   EXPECT_TRUE(run.called("refuse"));
   EXPECT_TRUE(run.called("discard"));
   EXPECT_EQ(run.machine.error()->code, Errc::protocol);
+}
+
+void bring_to(Rig& run, std::initializer_list<T> asks) {
+  for (T ask : asks) {
+    run.machine.handle({ask});
+    run.drain();
+  }
+}
+
+TEST(Destination, RevokesWhatItHasNotOpened) {
+  Rig run;
+  bring_to(run, {T::prepare, T::ready_asked, T::revoke_asked});
+  EXPECT_LT(run.index("record_revoked"), run.index("say revoked"));
+  EXPECT_LT(run.index("say revoked"), run.index("discard"));
+  EXPECT_FALSE(run.called("open_gate"));
+  EXPECT_TRUE(run.machine.ended());
+}
+
+TEST(Destination, TellsThatItHasOpened) {
+  Rig run;
+  bring_to(run, {T::prepare, T::ready_asked, T::granted, T::link_lost, T::link_back, T::revoke_asked});
+  EXPECT_EQ(std::count(run.log.begin(), run.log.end(), "say opened"), 2);
+  EXPECT_EQ(run.machine.state(), S::open);
+  EXPECT_FALSE(run.called("record_revoked"));
+  bring_to(run, {T::finish_asked});
+  EXPECT_EQ(run.machine.state(), S::finished);
+}
+
+TEST(Destination, GivesBackOnRecordBeforeItSaysSo) {
+  Rig run;
+  bring_to(run, {T::prepare, T::ready_asked, T::granted, T::return_asked});
+  EXPECT_LT(run.index("yield"), run.index("record_given"));
+  EXPECT_LT(run.index("record_given"), run.index("say returned"));
+  EXPECT_TRUE(run.called("discard"));
+  EXPECT_FALSE(run.machine.owns());
+  EXPECT_EQ(run.machine.state(), S::failed);
+}
+
+TEST(Destination, KeepsDisksThatWereWritten) {
+  Rig run;
+  bring_to(run, {T::prepare, T::ready_asked, T::granted});
+  run.fail_at = static_cast<int>(run.log.size()) + 1;
+  bring_to(run, {T::return_asked});
+  EXPECT_TRUE(run.called("refuse"));
+  EXPECT_FALSE(run.called("record_given"));
+  EXPECT_EQ(run.machine.state(), S::open);
+  EXPECT_TRUE(run.machine.owns());
+}
+
+// A question that comes while the grant is being put on record is answered when that is settled.
+TEST(Destination, QuestionDuringTheGrantWaits) {
+  Rig run;
+  bring_to(run, {T::prepare, T::ready_asked});
+  run.machine.handle({T::granted});
+  run.machine.handle({T::revoke_asked});
+  EXPECT_FALSE(run.called("say revoked"));
+  run.drain();
+  EXPECT_TRUE(run.called("say opened"));
+  EXPECT_FALSE(run.called("record_revoked"));
+}
+
+TEST(Destination, WhoseGateStaysClosedGivesBack) {
+  Rig run;
+  bring_to(run, {T::prepare, T::ready_asked});
+  run.fail_at = static_cast<int>(run.log.size()) + 2;  // record_owned goes well, open_gate does not
+  bring_to(run, {T::granted});
+  EXPECT_TRUE(run.called("refuse"));
+  EXPECT_TRUE(run.called("say returned"));
+  EXPECT_FALSE(run.called("say opened"));
+}
+
+TEST(Destination, OwnedDisksOutliveASourceThatIsGone) {
+  Rig run;
+  bring_to(run, {T::prepare, T::ready_asked, T::granted, T::link_lost});
+  EXPECT_TRUE(run.called("schedule"));
+  bring_to(run, {T::patience_over});
+  EXPECT_TRUE(run.called("finish"));
+  EXPECT_FALSE(run.called("discard"));
 }
 
 TEST(Destination, EndsCleanlyWhicheverStepFails) {

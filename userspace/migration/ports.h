@@ -10,8 +10,11 @@
 #include <string>
 
 #include "base/result.h"
+#include "store/disk_record.h"
 
 namespace ferry::migration {
+
+using store::Holding;
 
 using Duration = std::chrono::nanoseconds;
 using TimePoint = std::chrono::time_point<std::chrono::steady_clock, Duration>;
@@ -44,6 +47,14 @@ class SourceDevice {
   virtual void leave_fenced() = 0;           // → detached: the fence stays, handles are closed
 };
 
+// What this host durably claims of the session's disks, all of them in one step. The answer comes when it
+// is on stable storage; after `failed` the old claim may stand or the new one.
+class Ledger {
+ public:
+  virtual ~Ledger() = default;
+  virtual void record(Holding) = 0;  // → recorded | failed
+};
+
 // The peer's daemon.
 class PeerLink {
  public:
@@ -53,18 +64,29 @@ class PeerLink {
   virtual void close_gate() = 0;     // no answer: the destination holds reads, too, from now on
   virtual void ask_ready() = 0;      // → peer_ready: everything is on its disks, flushed
   virtual void grant() = 0;          // → peer_opened
+  // Both ask until there is an answer, over new connections if need be, and outlive a lost link.
+  // Asks the peer never to open what was granted → peer_revoked | peer_opened (too late: it has) |
+  // peer_returned (it has, and gave it back) | peer_unknown (it answers, but remembers nothing; asked again).
+  virtual void revoke() = 0;
+  // Asks for the disks back after the peer opened them → peer_returned | return_refused | peer_unknown.
+  virtual void ask_return() = 0;
   virtual void ask_digests() = 0;    // → peer_digests
   virtual void finish() = 0;         // → peer_finished
   virtual void abort() = 0;          // → peer_aborted: nothing of ours is left there
 };
 
+// From finish_seen on the source's guest stands still until release_finish ended well (it lives on the
+// destination), or refuse_finish or end_guest was called.
 class Hypervisor {
  public:
   virtual ~Hypervisor() = default;
   virtual void start() = 0;            // → guest_paused, finish_seen, hypervisor_done in this order
   virtual void abort() = 0;            // hypervisor_done follows, with an error
-  virtual void release_finish() = 0;   // the destination may run the guest
-  virtual void refuse_finish() = 0;    // the source must run the guest; hypervisor_done follows
+  virtual void release_finish() = 0;   // the destination may run the guest → hypervisor_done | guest_not_started
+  virtual void refuse_finish() = 0;    // the source's guest goes on; hypervisor_done follows
+  // The source's guest is destroyed, if there is one, also when the migration has ended before;
+  // hypervisor_done follows in any case.
+  virtual void end_guest() = 0;
 };
 
 }  // namespace ferry::migration

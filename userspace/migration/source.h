@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The source side of one migration: a pure event machine. It performs no system call, owns no thread
 // and knows time only through its Clock; what it wants done it asks of the ports.
-// Ownership of the guest's disks follows one rule here: the fence is asked for strictly before the
-// grant, and after the grant this side never thaws, unfences or runs the guest again by itself.
+// Ownership of the guest's disks follows the rules of docs/ownership.md: the fence and its durable record
+// come strictly before the grant, and after the grant this side lets nobody write again until the peer
+// has durably revoked or returned the disks (or the operator vouches that it is dead).
 // Thread-safety: none; one thread owns it.
 #pragma once
 
@@ -21,6 +22,7 @@ enum class SourceState {
   idle,
   connecting,
   preparing,    // the peer makes its volumes ready
+  claiming,     // the session is noted, so that a restart knows of it
   attaching,    // the filter goes into our volumes
   precopy,
   switching,    // the hypervisor moves memory; rounds go on
@@ -29,22 +31,29 @@ enum class SourceState {
   final_round,
   awaiting_ready,
   fencing,
-  granting,     // from here on the destination owns the disks
-  completing,   // the destination's hypervisor runs the guest
+  committing,   // the fence is made durable
+  granting,     // from here on the destination may own the disks
+  resolving,    // granted, and the answer is missing: the peer is asked until it answers
+  completing,   // the destination owns the disks; its hypervisor runs the guest
+  returning,    // the guest did not start there: the disks are asked back
+  reclaiming,   // they are ours again: that is made durable before anybody may write
+  conceding,    // the destination keeps the disks, its guest is not ours to judge: ours is ended
   verifying,
   finishing,
   rolling_back,
   done,
   failed,
   aborted,
-  in_doubt,     // granted, and the answer is missing: stays fenced, says so
+  in_doubt,     // the daemon stops while resolving: fenced and on record, the next start goes on
 };
 std::string_view state_name(SourceState state);
 
 enum class SourceEventType {
   start,
+  recover,          // instead of start: an earlier daemon's session that is on record as granting
   connected,
   peer_prepared,
+  recorded,
   attached,
   round_done,       // carries .round
   pace_timer,       // the pause between two rounds while memory is moved is over
@@ -55,6 +64,11 @@ enum class SourceEventType {
   peer_ready,
   fenced,
   peer_opened,
+  peer_revoked,
+  peer_returned,
+  return_refused,    // .error says why
+  peer_unknown,      // the peer has no record of the session
+  guest_not_started, // .error; the guest does not run on the destination, and stands still here
   hypervisor_done,   // carries .error when it failed
   digests_taken,     // carries .digests_equal once both sides are known
   peer_digests,
@@ -65,6 +79,8 @@ enum class SourceEventType {
   failed,            // something we asked for failed: .error
   link_lost,         // .error
   abort_requested,
+  forced,            // the operator vouches that the peer is dead and its copy will never run
+  shut_down,         // the daemon stops
 };
 std::string_view event_name(SourceEventType type);
 
@@ -76,6 +92,8 @@ struct SourceEvent {
   SourceEventType instead_of = SourceEventType::failed;
 };
 SourceEvent failure_of(SourceEventType step, Error error);
+// What a Ledger answers with.
+SourceEvent recorded_or(Status done);
 
 struct SourcePolicy {
   ConvergencePolicy convergence;
@@ -87,6 +105,9 @@ struct SourceTimes {
       ended;
 };
 
+// Who owns the disks, as far as this side knows.
+enum class SourceOwner { source, destination, unknown };
+
 class Source {
  public:
   // `schedule(d)` must deliver pace_timer after d. `digests_equal` is asked once both digests are
@@ -96,6 +117,7 @@ class Source {
     SourceDevice& device;
     PeerLink& link;
     Hypervisor& hypervisor;
+    Ledger& ledger;
     std::function<void(Duration)> schedule;
     std::function<bool()> digests_equal;
     std::function<void(const std::string&)> log;
@@ -106,44 +128,69 @@ class Source {
 
   SourceState state() const { return state_; }
   bool ended() const;
-  // Why the job failed or was aborted; empty while it runs and after success.
+  // Why the job failed or was aborted; empty while it runs and after success. While the owner is unknown:
+  // why.
   const std::optional<Error>& error() const { return error_; }
   unsigned rounds() const { return rounds_; }
   const Convergence& convergence() const { return convergence_; }
   const SourceTimes& times() const { return times_; }
-  // True from the moment the grant may have reached the peer.
-  bool granted() const { return times_.granted.has_value(); }
+  SourceOwner owner() const { return owner_; }
+  // True while it waits for a word of the peer, or the operator's, that may never come.
+  bool in_doubt() const {
+    return state_ == SourceState::resolving || state_ == SourceState::returning || state_ == SourceState::reclaiming;
+  }
 
  private:
+  friend struct MachineProbe;  // tests/sim looks at every state
   void enter(SourceState next);
   void expect(SourceEventType step);          // the main chain waits for this one
   bool took(const SourceEvent& event, SourceEventType step);
+  void start_round(RoundKind kind);
+  void end(SourceState state);
+  // source.cpp: from start to the moment the guest stands still
   void on_setup(const SourceEvent& event);
   void on_rounds(const SourceEvent& event);   // precopy, switching, paused
   void on_round_done(const SourceEvent& event);
-  void on_final(const SourceEvent& event);    // freezing … granting
-  void on_owned_by_peer(const SourceEvent& event);
-  void on_rolling_back(const SourceEvent& event);
-  void start_round(RoundKind kind);
   void next_step_while_paused();
-  void fail(Error error);                     // roll back, the guest stays here
-  void note_cleanup(const Error& error);      // a step of the cleaning-up failed
-  void roll_back_next();
-  void link_lost_after_grant(const Error& error);
+  void called_off_there();
+  // source_handover.cpp: the disks change hands
+  void on_final(const SourceEvent& event);    // freezing … awaiting_ready
+  void on_commit(const SourceEvent& event);   // fencing, committing
+  void on_granted(const SourceEvent& event);  // granting, resolving
+  void on_completing(const SourceEvent& event);
+  void on_returning(const SourceEvent& event);
+  void on_reclaiming(const SourceEvent& event);
+  void on_conceding(const SourceEvent& event);
+  void recover();
+  void resolve(Error why);
+  void opened_there();
+  void take_back(const Error& why);
+  void reclaim(Error why);
+  void concede(Error why);
+  // source_end.cpp: verification, or everything taken back
+  void verify();
+  void on_verified(const SourceEvent& event);  // verifying, finishing
   void try_compare();
+  void leave();
   void try_end();
-  void end(SourceState state);
+  void note_cleanup(const Error& error);      // a step of the cleaning-up failed
+  void fail(Error error);                     // roll back, the guest stays here
+  void roll_back_next();
+  void on_rolling_back(const SourceEvent& event);
 
   Ports ports_;
   SourcePolicy policy_;
   Convergence convergence_;
   SourceState state_ = SourceState::idle;
+  SourceOwner owner_ = SourceOwner::source;
   std::optional<Error> error_;
+  std::optional<Error> cause_;  // why the disks are asked back
   SourceTimes times_;
   unsigned rounds_ = 0;
   std::optional<SourceEventType> pending_;  // step of the main chain under way
   bool link_up_ = false;
   bool peer_touched_ = false;         // prepare was asked: the peer may hold something of ours
+  bool claimed_ = false;              // on record as moving: the end has to be on record, too
   bool attached_ = false;
   bool hypervisor_running_ = false;
   bool finish_seen_ = false;
@@ -153,9 +200,9 @@ class Source {
   bool frozen_ = false;               // or fenced: writes do not pass
   bool refused_ = false;              // the hypervisor was told to call it off
   // Roll-back steps under way.
-  bool awaiting_thaw_ = false, awaiting_detach_ = false, awaiting_peer_abort_ = false;
+  bool awaiting_thaw_ = false, awaiting_detach_ = false, awaiting_record_ = false, awaiting_peer_abort_ = false;
   // Verification and end.
-  bool own_digest_ = false, peer_digest_ = false, peer_finished_ = false, left_ = false;
+  bool own_digest_ = false, peer_digest_ = false, peer_finished_ = false, left_ = false, conceded_ = false;
 };
 
 }  // namespace ferry::migration

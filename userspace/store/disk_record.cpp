@@ -35,12 +35,14 @@ std::optional<Holding> holding_from_name(std::string_view name) {
 bool is_barred(Holding holding) {
   switch (holding) {
     case Holding::moving:
-    case Holding::owned: return false;
+    case Holding::owned:
+    // Nobody's contents: a volume that was made for them is gone, another is as it was before. One that held
+    // an older copy of the disk is on record as given.
+    case Holding::revoked: return false;
     case Holding::granting:
     case Holding::given:
     case Holding::receiving:
-    case Holding::prepared:
-    case Holding::revoked: return true;
+    case Holding::prepared: return true;
   }
   return true;  // what nobody knows, nobody may write to
 }

@@ -18,7 +18,7 @@ enum class Holding {
   receiving,  // destination: being filled, incomplete
   prepared,   // destination: complete and flushed; opens on a grant and on nothing else
   owned,      // ours: the guest may run on it
-  revoked,    // destination: promised never to open this generation
+  revoked,    // destination: promised never to open this generation; what is left of it is nobody's
 };
 std::string_view holding_name(Holding holding);
 std::optional<Holding> holding_from_name(std::string_view name);

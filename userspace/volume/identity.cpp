@@ -66,4 +66,15 @@ std::string identity_of(const std::string& sysfs) {
   return of_disk.empty() ? of_disk : of_disk + "-part" + number;
 }
 
+std::map<std::string, std::string> mapped_devices(const std::string& sysfs) {
+  std::map<std::string, std::string> devices;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(sysfs, error)) {
+    const std::string name = entry.path().filename();
+    if (!name.starts_with("dm-")) continue;
+    if (auto uuid = attribute(entry.path() / "dm/uuid"); !uuid.empty()) devices.emplace(std::move(uuid), "/dev/" + name);
+  }
+  return devices;
+}
+
 }  // namespace ferry::volume

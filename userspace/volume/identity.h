@@ -4,6 +4,7 @@
 // Thread-safety: plain functions; they look at sysfs, and for partitions at the partition table.
 #pragma once
 
+#include <map>
 #include <string>
 
 namespace ferry::volume {
@@ -14,5 +15,9 @@ namespace ferry::volume {
 //   "partuuid-…", "wwid-…", "serial-…", and for a partition without uuid its disk's and "-partN".
 // Never reads from the volume itself.
 std::string identity_of(const std::string& sysfs);
+
+// All device-mapper devices that have an identity, by it: their nodes, /dev/dm-N. Unlike a volume's usual path a node
+// is there as soon as its device is, and stays what it is when the volume is renamed.
+std::map<std::string, std::string> mapped_devices(const std::string& sysfs = "/sys/block");
 
 }  // namespace ferry::volume

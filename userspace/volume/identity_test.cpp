@@ -44,6 +44,16 @@ TEST_F(IdentityTest, AMappedVolumeWithoutUuidHasNoIdentity) {
   EXPECT_EQ(identity("dm-0"), "");
 }
 
+TEST_F(IdentityTest, MappedDevicesAreFoundByTheirIdentity) {
+  put("dm-0/dm/uuid", "LVM-one");
+  put("dm-11/dm/uuid", "LVM-two");
+  put("dm-2/dm/uuid", "");
+  put("vda/dm/uuid", "of nobody");
+  const std::map<std::string, std::string> wanted{{"LVM-one", "/dev/dm-0"}, {"LVM-two", "/dev/dm-11"}};
+  EXPECT_EQ(mapped_devices(root_), wanted);
+  EXPECT_TRUE(mapped_devices(root_ / "none").empty());
+}
+
 TEST_F(IdentityTest, ADiskIsItsWorldWideNameOrItsSerialNumber) {
   put("sda/device/wwid", "naa.5000c500a1b2c3d4  ");
   put("sda/device/serial", "ignored");

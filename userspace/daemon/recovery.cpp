@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/recovery.h"
+
+#include <map>
+
+#include "base/log.h"
+#include "daemon/bars.h"
+#include "daemon/recovered_job.h"
+#include "filter/attachment.h"
+#include "hypervisor/libvirt.h"
+#include "migration/ownership.h"
+#include "volume/volume.h"
+
+namespace ferry::daemon {
+namespace {
+
+using store::DiskRecord;
+using store::Holding;
+using store::SessionRecord;
+
+bool is_the_volume(const DiskRecord& disk) {
+  auto volume = volume::identify(disk.path);
+  return volume && (disk.volume_id.empty() || volume->id == disk.volume_id);
+}
+
+// The volume's plain table, whatever the filter was doing there.
+void take_filter_out(const DiskRecord& disk) {
+  if (!is_the_volume(disk)) return;
+  auto done = filter::detach_volume(disk.path, true);
+  if (!done && done.error().code != Errc::not_found) spdlog::error("{}", done.error().message());
+}
+
+// A guest that stands still because its migration's client went away goes on where its disks are.
+void let_guest_go_on(const Config& config, const std::string& vm) {
+  auto libvirt = hypervisor::Libvirt::connect(config.libvirt_uri);
+  if (!libvirt) return spdlog::warn("{}: {}", vm, libvirt.error().message());
+  auto state = (*libvirt)->state(vm);
+  if (!state || state->state != hypervisor::DomainInfo::State::paused) return;
+  // A guest paused by its admin is left alone.
+  if (state->reason.find("migration") == std::string::npos) return;
+  if (auto resumed = (*libvirt)->resume(vm); !resumed) spdlog::error("{}", resumed.error().message());
+}
+
+void note(store::OwnershipStore& store, const SessionRecord& session, std::vector<DiskRecord> disks, Holding holding,
+          std::uint64_t generation, const std::string& reason) {
+  for (auto& disk : disks) {
+    disk.holding = holding;
+    disk.generation = generation;
+    disk.reason = reason;
+  }
+  if (auto put = store.put(session, disks); !put) spdlog::error("{}: {}", session.id, put.error().message());
+}
+
+// Nothing was granted: the disks never ceased to be this host's.
+void take_back_outgoing(const Config& config, store::OwnershipStore& store, const SessionRecord& session,
+                        const std::vector<DiskRecord>& disks) {
+  spdlog::warn("{}: the migration of {} to {} was under way when ferryd ended; it is taken back", session.id, session.vm,
+               session.peer_host);
+  for (const auto& disk : disks) take_filter_out(disk);
+  let_guest_go_on(config, session.vm);
+  note(store, session, disks, Holding::owned, disks.front().generation, "the migration to " + session.peer_host +
+                                                                            " ended with ferryd");
+}
+
+// Nothing was taken: whoever asks will hear that it never will be.
+void take_back_incoming(store::OwnershipStore& store, const SessionRecord& session, const std::vector<DiskRecord>& disks) {
+  spdlog::warn("{}: {} was coming in from {} when ferryd ended; it is called off", session.id, session.vm,
+               session.peer_host);
+  const std::string reason = "the migration from " + session.peer_host + " ended with ferryd";
+  std::vector<DiskRecord> created, kept;
+  for (const auto& disk : disks) (disk.created ? created : kept).push_back(disk);
+  const auto generation = disks.front().generation;
+  if (!created.empty()) note(store, session, created, Holding::revoked, generation, reason);
+  // Half of it is overwritten, and what it was before (plain, or an old copy) is not on record: it stays closed.
+  if (!kept.empty()) note(store, session, kept, Holding::given, generation, reason);
+  for (const auto& disk : kept)
+    if (auto barred = bar_volume(disk); !barred) spdlog::error("{}", barred.error().message());
+  for (const auto& disk : created) {
+    if (disk.volume_id.empty() || !is_the_volume(disk)) {
+      if (volume::identify(disk.path)) spdlog::warn("{} may be a rest of that migration; it is not removed", disk.path);
+      continue;
+    }
+    take_filter_out(disk);
+    if (auto removed = volume::remove_lv(disk.path); !removed) spdlog::error("{}", removed.error().message());
+  }
+}
+
+}  // namespace
+
+Status recover(const Config& config, ControlLoop& loop, store::OwnershipStore& store, Jobs& jobs,
+               const std::function<void(const api::JobStatus&)>& changed) {
+  auto all = store.disks();
+  if (!all) return std::move(all).error();
+  std::map<std::string, std::vector<DiskRecord>> sessions;
+  for (auto& disk : *all) sessions[disk.session].push_back(std::move(disk));
+  for (auto& [id, disks] : sessions) {
+    auto session = store.session(id);
+    if (!session) return std::move(session).error();
+    if (!*session) continue;
+    switch (disks.front().holding) {
+      case Holding::moving:
+        take_back_outgoing(config, store, **session, disks);
+        break;
+      case Holding::granting: {
+        auto job = std::make_shared<RecoveredJob>(config, loop, store, **session, disks, changed);
+        for (const auto& disk : disks)
+          if (auto barred = bar_volume(disk); !barred) spdlog::error("{}", barred.error().message());
+        FERRY_TRY(jobs.add(job));
+        job->start();
+        break;
+      }
+      case Holding::receiving:
+      case Holding::prepared:
+        take_back_incoming(store, **session, disks);
+        break;
+      case Holding::given:
+        for (const auto& disk : disks)
+          if (auto barred = bar_volume(disk); !barred) spdlog::error("{}", barred.error().message());
+        break;
+      case Holding::owned:
+        // Taken over or taken back, and ferryd may have ended before it had let the guest at them.
+        for (const auto& disk : disks) {
+          take_filter_out(disk);
+          if (auto open = unbar_volume(disk); !open) spdlog::error("{}", open.error().message());
+        }
+        if ((*session)->outgoing) let_guest_go_on(config, (*session)->vm);
+        break;
+      case Holding::revoked:
+        break;
+    }
+  }
+  return ok_status();
+}
+
+}  // namespace ferry::daemon

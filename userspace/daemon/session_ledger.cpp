@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/session_ledger.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "daemon/bars.h"
+#include "filter/uuid.h"
+#include "migration/ownership.h"
+#include "volume/volume.h"
+
+namespace ferry::daemon {
+
+using migration::Holding;
+
+SessionLedger::SessionLedger(store::OwnershipStore& store, store::SessionRecord session,
+                             std::vector<store::DiskRecord> disks, std::uint64_t base, Done done)
+    : store_(store), session_(std::move(session)), disks_(std::move(disks)), base_(base),
+      granted_(!disks_.empty() && disks_.front().holding == Holding::granting), done_(std::move(done)) {
+  if (session_.outgoing) return;
+  for (const auto& disk : disks_)
+    if (disk.holding == Holding::given) old_copies_.insert(disk.uuid);
+}
+
+void SessionLedger::record(Holding holding) {
+  worker_.post([this, holding] {
+    for (auto& disk : disks_) {
+      disk.session = session_.id;
+      // A volume with an older copy of the disk remains closed when the migration is called off.
+      const bool keeps_old_copy = holding == Holding::revoked && old_copies_.contains(disk.uuid);
+      disk.holding = keeps_old_copy ? Holding::given : holding;
+      disk.generation = generation_of(holding);
+      disk.reason = reason_for(holding);
+      disk.verified = verified_;
+    }
+    if (holding == Holding::granting) granted_ = true;  // even if it fails: it may be on record all the same
+    done_(store_.put(session_, disks_));
+  });
+}
+
+void SessionLedger::learn() {
+  worker_.post([this] {
+    bool learned = false;
+    for (auto& disk : disks_) {
+      if (!disk.volume_id.empty()) continue;
+      if (auto volume = volume::identify(disk.path)) disk.volume_id = volume->id;
+      learned = true;
+    }
+    if (!learned) return;
+    if (auto put = store_.put(session_, disks_); !put)
+      spdlog::warn("{}: {}", session_.id, put.error().message());
+  });
+}
+
+void SessionLedger::settle_bars() {
+  worker_.post([this] {
+    for (const auto& disk : disks_) {
+      Status done = ok_status();
+      if (store::is_barred(disk.holding)) {
+        if (auto barred = bar_volume(disk); !barred) done = barred.error();
+      } else if (disk.holding == Holding::owned) {
+        done = unbar_volume(disk);
+      }
+      if (!done) spdlog::error("{}: {}", session_.id, done.error().message());
+    }
+  });
+}
+
+std::uint64_t SessionLedger::generation_of(Holding holding) {
+  if (!session_.outgoing)
+    return holding == Holding::given ? migration::reclaimed_generation(base_) : migration::granted_generation(base_);
+  switch (holding) {
+    case Holding::granting:
+    case Holding::given:
+      return migration::granted_generation(base_);
+    case Holding::owned:
+      return granted_ ? migration::reclaimed_generation(base_) : base_;
+    default:
+      return base_;
+  }
+}
+
+std::string SessionLedger::reason_for(Holding holding) const {
+  const auto& peer = session_.peer_host;
+  switch (holding) {
+    case Holding::moving:
+      return "being copied to " + peer;
+    case Holding::granting:
+      return "granted to " + peer + ", which has not confirmed it yet";
+    case Holding::given:
+      return session_.outgoing ? peer + " took it over" : "given back to " + peer + ": the guest did not start here";
+    case Holding::receiving:
+      return "being filled from " + peer;
+    case Holding::prepared:
+      return "complete; " + peer + " has not granted it yet";
+    case Holding::owned:
+      if (session_.outgoing) return "the migration to " + peer + " was taken back";
+      return "taken over from " + peer;
+    case Holding::revoked:
+      return "the migration from " + peer + " was called off";
+  }
+  return {};
+}
+
+Result<std::uint64_t> base_generation(store::OwnershipStore& store, std::vector<store::DiskRecord>& disks) {
+  std::uint64_t base = 0;
+  for (auto& disk : disks) {
+    auto known = store.by_path(disk.path);
+    if (!known) return std::move(known).error();
+    // Another volume under the same path has nothing to do with the record.
+    const bool same = *known && ((*known)->volume_id == disk.volume_id || (*known)->volume_id.empty());
+    if (!same) {
+      auto fresh = filter::random_uuid();
+      if (!fresh) return std::move(fresh).error();
+      disk.uuid = filter::to_text(*fresh);
+      continue;
+    }
+    const auto& record = **known;
+    if (record.holding != Holding::owned)
+      return make_error(Errc::busy, fmt::format("{} is not this host's to move: {}", disk.path, record.reason), 0,
+                        "see migrate-ctl own " + disk.path);
+    disk.uuid = record.uuid;
+    base = std::max(base, record.generation);
+  }
+  return base;
+}
+
+Status may_take_in(store::OwnershipStore& store, const PrepareRequest& request) {
+  for (const auto& disk : request.disks) {
+    if (disk.role == "scratch") continue;
+    auto same_disk = store.by_uuid(disk.uuid);
+    if (!same_disk) return std::move(same_disk).error();
+    if (*same_disk) {
+      const auto& record = **same_disk;
+      const bool free = record.holding == Holding::given || record.holding == Holding::revoked;
+      if (!free)
+        return make_error(Errc::busy, fmt::format("this host has a claim of its own on {} ({})", disk.path, record.reason),
+                          0, "see migrate-ctl own on both hosts; one of them is mistaken");
+      // What came in and was called off may be offered under the same generation again.
+      auto earlier = store.session(record.session);
+      if (!earlier) return std::move(earlier).error();
+      const bool called_off = *earlier && !(*earlier)->outgoing;
+      if (record.generation > request.generation || (record.generation == request.generation && !called_off))
+        return make_error(Errc::busy,
+                          fmt::format("this host knows {} as generation {}, the source offers {}: the source's copy is old",
+                                      disk.path, record.generation, request.generation),
+                          0, "see migrate-ctl own on both hosts before anything else");
+    }
+    auto same_path = store.by_path(disk.path);
+    if (!same_path) return std::move(same_path).error();
+    if (*same_path && (*same_path)->uuid != disk.uuid && (*same_path)->holding != Holding::revoked) {
+      auto volume = volume::identify(disk.path);
+      if (!volume || volume->id != (*same_path)->volume_id) continue;  // that volume is gone
+      return make_error(Errc::busy, fmt::format("{} holds another disk ({})", disk.path, (*same_path)->reason), 0,
+                        "free it with migrate-ctl release " + disk.path + ", or use another volume");
+    }
+  }
+  return ok_status();
+}
+
+void wake_old_copies(store::OwnershipStore& store, const PrepareRequest& request) {
+  for (const auto& disk : request.disks) {
+    auto known = store.by_uuid(disk.uuid);
+    if (!known || !*known || (*known)->holding != Holding::given || volume::identify((*known)->path)) continue;
+    if (auto woken = wake_barred(**known); !woken) spdlog::warn("{}", woken.error().message());
+  }
+}
+
+}  // namespace ferry::daemon

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/session_ledger.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <future>
+
+namespace ferry::daemon {
+namespace {
+
+using store::DiskRecord;
+using store::Holding;
+
+const std::string kUuid = "8a1a5f0e-7c1e-4a7e-9b1d-0123456789a0";
+
+DiskRecord disk_of(const std::string& uuid = kUuid) {
+  DiskRecord disk;
+  disk.uuid = uuid;
+  disk.path = "/dev/vg/web1";
+  disk.volume_id = "LVM-1";
+  disk.role = "data";
+  return disk;
+}
+
+class SessionLedgerTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    dir_ = std::filesystem::temp_directory_path() / ("ferry-ledger-" + std::to_string(::getpid()));
+    std::filesystem::create_directories(dir_);
+    auto store = store::OwnershipStore::open((dir_ / "ownership.db").string());
+    ASSERT_TRUE(store.ok()) << store.error().message();
+    store_.emplace(std::move(*store));
+  }
+  void TearDown() override {
+    store_.reset();
+    std::filesystem::remove_all(dir_);
+  }
+  // Records one after the other; the last generation that is then in the store.
+  std::uint64_t after(bool outgoing, std::uint64_t base, std::initializer_list<Holding> holdings,
+                      Holding before = Holding::owned) {
+    std::promise<Status> done;
+    auto disk = disk_of();
+    disk.holding = before;
+    SessionLedger ledger(*store_, {"s1", "web1", "b:7391", "b", outgoing, {}}, {disk}, base, [&](Status s) {
+      if (!s) ADD_FAILURE() << s.error().message();
+      if (++answers_ == wanted_) done.set_value(std::move(s));
+    });
+    answers_ = 0;
+    wanted_ = holdings.size();
+    for (auto holding : holdings) ledger.record(holding);
+    (void)done.get_future().get();
+    auto record = store_->by_uuid(kUuid);
+    last_ = (*record)->holding;
+    return (*record)->generation;
+  }
+  void put(Holding holding, std::uint64_t generation, const std::string& uuid = kUuid) {
+    auto disk = disk_of(uuid);
+    disk.session = "s0";
+    disk.holding = holding;
+    disk.generation = generation;
+    ASSERT_TRUE(store_->put({"s0", "web1", "b:7391", "b", true, {}}, {disk}).ok());
+  }
+  PrepareRequest offer(std::uint64_t generation, const std::string& uuid = kUuid) {
+    PrepareRequest request;
+    request.vm = "web1";
+    request.generation = generation;
+    request.disks.push_back({0, "vda", "/dev/vg/web1", "data", 4096, 512, uuid});
+    return request;
+  }
+
+  std::filesystem::path dir_;
+  std::optional<store::OwnershipStore> store_;
+  std::size_t answers_ = 0, wanted_ = 0;
+  Holding last_ = Holding::owned;
+};
+
+TEST_F(SessionLedgerTest, CountsTheChangesOfOwner) {
+  EXPECT_EQ(after(true, 4, {Holding::moving}), 4u);
+  EXPECT_EQ(after(true, 4, {Holding::moving, Holding::owned}), 4u) << "never granted";
+  EXPECT_EQ(after(true, 4, {Holding::moving, Holding::granting}), 5u);
+  EXPECT_EQ(after(true, 4, {Holding::granting, Holding::given}), 5u);
+}
+
+TEST_F(SessionLedgerTest, TakingBackAGrantIsAChangeToo) {
+  EXPECT_EQ(after(true, 4, {Holding::moving, Holding::granting, Holding::owned}), 6u);
+}
+
+TEST_F(SessionLedgerTest, DestinationOwnsWhatWasGranted) {
+  EXPECT_EQ(after(false, 4, {Holding::receiving, Holding::prepared, Holding::owned}), 5u);
+  EXPECT_EQ(after(false, 4, {Holding::given}), 6u) << "given back";
+}
+
+TEST_F(SessionLedgerTest, OldCopyRemainsClosedWhenCalledOff) {
+  EXPECT_EQ(after(false, 4, {Holding::receiving, Holding::revoked}, Holding::given), 5u);
+  EXPECT_EQ(last_, Holding::given);
+}
+
+TEST_F(SessionLedgerTest, OnlyTheOwnerMayMoveADisk) {
+  std::vector<DiskRecord> disks{disk_of({})};
+  auto fresh = base_generation(*store_, disks);
+  ASSERT_TRUE(fresh.ok());
+  EXPECT_EQ(*fresh, 0u);
+  EXPECT_EQ(disks[0].uuid.size(), 36u);
+  put(Holding::owned, 7);
+  auto known = base_generation(*store_, disks);
+  ASSERT_TRUE(known.ok());
+  EXPECT_EQ(*known, 7u);
+  EXPECT_EQ(disks[0].uuid, kUuid);
+  for (auto holding : {Holding::granting, Holding::given, Holding::receiving, Holding::prepared}) {
+    put(holding, 7);
+    auto refused = base_generation(*store_, disks);
+    ASSERT_FALSE(refused.ok()) << store::holding_name(holding);
+    EXPECT_EQ(refused.error().code, Errc::busy);
+  }
+  disks[0].volume_id = "LVM-2";  // the path was given to another volume
+  EXPECT_TRUE(base_generation(*store_, disks).ok());
+  EXPECT_NE(disks[0].uuid, kUuid);
+}
+
+TEST_F(SessionLedgerTest, StaleSourceIsTurnedAway) {
+  EXPECT_TRUE(may_take_in(*store_, offer(1)).ok());
+  put(Holding::given, 7);
+  EXPECT_TRUE(may_take_in(*store_, offer(8)).ok());
+  EXPECT_FALSE(may_take_in(*store_, offer(7)).ok());
+  EXPECT_FALSE(may_take_in(*store_, offer(6)).ok());
+  put(Holding::owned, 8);
+  EXPECT_FALSE(may_take_in(*store_, offer(9)).ok()) << "two hosts claim it";
+}
+
+TEST_F(SessionLedgerTest, FailedAttemptMayBeRepeated) {
+  for (auto holding : {Holding::revoked, Holding::given}) {
+    auto disk = disk_of();
+    disk.session = "s0";
+    disk.holding = holding;
+    disk.generation = 1;
+    ASSERT_TRUE(store_->put({"s0", "web1", "b:7391", "b", false, {}}, {disk}).ok());
+    EXPECT_TRUE(may_take_in(*store_, offer(1)).ok()) << store::holding_name(holding);
+  }
+  EXPECT_TRUE(may_take_in(*store_, offer(1)).ok());
+  EXPECT_FALSE(may_take_in(*store_, offer(0)).ok());
+}
+
+}  // namespace
+}  // namespace ferry::daemon

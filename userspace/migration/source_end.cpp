@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Source, third part: verification after a hand-over, or everything taken back.
+#include "migration/source.h"
+#include "migration/source_steps.h"
+
+namespace ferry::migration {
+
+using T = SourceEventType;
+using S = SourceState;
+
+void Source::verify() {
+  enter(S::verifying);
+  if (!link_up_) {
+    note_cleanup(make_error(Errc::peer_unreachable, "the link to the peer broke before the copy was verified"));
+    return leave();
+  }
+  ports_.device.digest();
+  ports_.link.ask_digests();
+}
+
+void Source::on_verified(const SourceEvent& event) {
+  const T step = event.type == T::failed ? event.instead_of : event.type;
+  if (event.type == T::failed && step != T::recorded)
+    note_cleanup(error_of(event, "a step after the switchover failed"));
+  switch (step) {
+    case T::digests_taken:
+    case T::peer_digests:
+      (step == T::digests_taken ? own_digest_ : peer_digest_) = true;
+      // Without one of them there is nothing to compare with.
+      if (event.type == T::failed && state_ == S::verifying) return leave();
+      return try_compare();
+    case T::recorded:
+      // Without this record the next start asks the peer once more: no harm.
+      if (event.type == T::failed) ports_.log(error_of(event, "cannot record the end").message());
+      conceded_ = true;
+      return try_end();
+    case T::peer_finished:
+      peer_finished_ = true;
+      return try_end();
+    case T::detached:
+      left_ = true;
+      return try_end();
+    case T::link_lost:
+      link_up_ = false;
+      if (peer_finished_) return;
+      peer_finished_ = true;
+      note_cleanup(error_of(event, "the link to the peer broke after the switchover"));
+      if (state_ == S::verifying) return leave();
+      return try_end();
+    case T::shut_down:
+      if (state_ != S::verifying) return;
+      note_cleanup(make_error(Errc::aborted, "ferryd was stopped before the copy was verified"));
+      ports_.device.stop_copy();
+      return leave();
+    default:
+      return;
+  }
+}
+
+void Source::try_compare() {
+  if (state_ != S::verifying || !own_digest_ || !peer_digest_) return;
+  if (!error_ && !ports_.digests_equal())
+    error_ = make_error(Errc::verify_mismatch, "the disks' digests differ between the two hosts", 0,
+                        "the guest runs on the destination; keep the fenced source volumes and report this");
+  leave();
+}
+
+void Source::leave() {
+  enter(S::finishing);
+  ports_.ledger.record(Holding::given);
+  ports_.device.leave_fenced();
+  if (link_up_) return ports_.link.finish();
+  peer_finished_ = true;
+}
+
+void Source::try_end() {
+  if (state_ == S::finishing && peer_finished_ && left_ && conceded_) end(error_ ? S::failed : S::done);
+}
+
+void Source::note_cleanup(const Error& error) {
+  ports_.log("cleaning up: " + error.message());
+  if (!error_)
+    error_ = make_error(Errc::cleanup_incomplete, "the guest runs on the destination, but " + error.message(),
+                        error.sys, error.hint);
+}
+
+void Source::fail(Error error) {
+  ports_.log("rolling back: " + error.message());
+  if (!error_) error_ = std::move(error);
+  enter(S::rolling_back);
+  if (round_running_) ports_.device.stop_copy();
+  roll_back_next();
+}
+
+// One step after the other, the guest's I/O first. Each waits for what is still under way.
+void Source::roll_back_next() {
+  if (pending_) return;
+  if (frozen_) {
+    if (!std::exchange(awaiting_thaw_, true)) ports_.device.thaw();
+    return;
+  }
+  if (hypervisor_running_) {
+    if (std::exchange(refused_, true)) return;
+    if (finish_seen_) return ports_.hypervisor.refuse_finish();
+    return ports_.hypervisor.abort();
+  }
+  if (round_running_) return;
+  if (attached_) {
+    if (!std::exchange(awaiting_detach_, true)) ports_.device.detach();
+    return;
+  }
+  if (claimed_) {
+    if (!std::exchange(awaiting_record_, true)) ports_.ledger.record(Holding::owned);
+    return;
+  }
+  if (link_up_ && peer_touched_) {
+    if (!std::exchange(awaiting_peer_abort_, true)) ports_.link.abort();
+    return;
+  }
+  end(error_->code == Errc::aborted ? S::aborted : S::failed);
+}
+
+void Source::on_rolling_back(const SourceEvent& event) {
+  const T step = event.type == T::failed ? event.instead_of : event.type;
+  const bool went_well = event.type != T::failed;
+  if (pending_ == step) {
+    pending_.reset();
+    // A step that was under way when things went wrong has to be taken back, too.
+    if (went_well && step == T::attached) attached_ = true;
+    if (went_well && step == T::frozen) frozen_ = true;
+    if (step == T::recorded) claimed_ = true;
+    if (went_well && step == T::connected) link_up_ = peer_touched_ = true;
+    return roll_back_next();
+  }
+  switch (step) {
+    case T::round_done:
+      round_running_ = false;
+      break;
+    case T::finish_seen:
+      finish_seen_ = true;
+      if (hypervisor_running_) {  // called off meanwhile, yet it got this far
+        refused_ = true;
+        ports_.hypervisor.refuse_finish();
+      }
+      break;
+    case T::hypervisor_done:
+      hypervisor_running_ = false;
+      break;
+    case T::thawed:
+      frozen_ = false;
+      if (!went_well && event.error)
+        error_->hint = "writes to a volume of the source are still refused (" + event.error->message() +
+                       "): see migrate-ctl own; migrate-ctl own --force opens it again";
+      break;
+    case T::detached:
+      attached_ = false;
+      if (!went_well && event.error) {
+        error_->hint = "the filter is still in a volume of the source (" + event.error->message() +
+                       "): remove it with migrate-ctl detach";
+      }
+      break;
+    case T::recorded:
+      claimed_ = false;  // left as "moving", which a restart takes for what it is: this host's
+      break;
+    case T::peer_aborted:
+      link_up_ = false;
+      break;
+    case T::link_lost:
+      link_up_ = false;
+      if (pending_ && answered_by_peer(*pending_)) pending_.reset();
+      break;
+    default:
+      return;
+  }
+  roll_back_next();
+}
+
+}  // namespace ferry::migration
