@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/incoming_job.h"
 
+#include "base/fault_point.h"
 #include "base/log.h"
 #include "daemon/channel_pipe.h"
 #include "daemon/owner_desk.h"
@@ -103,7 +104,10 @@ IncomingJob::IncomingJob(const Config& config, ControlLoop& loop, store::Ownersh
                     if (auto job = self.lock()) job->post({T::patience_over});
                   });
                 },
-                [id = hello_.session](const std::string& line) { spdlog::info("{}: {}", id, line); }}) {
+                [id = hello_.session](const std::string& line) {
+                  spdlog::info("{}: {}", id, line);
+                  fault_point("destination: " + line);
+                }}) {
   status_.id = hello_.session;
   status_.vm = request_.vm;
   status_.destination = config.host_name;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/fault_point.h"
 #include "base/log.h"
 #include "migration/ownership.h"
 
@@ -201,7 +202,10 @@ OutgoingJob::OutgoingJob(const Config& config, ControlLoop& loop, store::Ownersh
       machine_({clock_, disks_, session_, hypervisor_, ledger_,
                 [this](migration::Duration pause) { loop_.post_after(pause, [this] { post({T::pace_timer}); }); },
                 [this] { return digests_equal(); },
-                [this](const std::string& line) { spdlog::info("{}: {}", id_, line); }},
+                [this](const std::string& line) {
+                  spdlog::info("{}: {}", id_, line);
+                  fault_point("source: " + line);
+                }},
                policy_for(plan_)) {
   status_.id = id_;
   status_.vm = plan_.request.vm;

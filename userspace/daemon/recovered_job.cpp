@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/recovered_job.h"
 
+#include "base/fault_point.h"
 #include "base/log.h"
 #include "daemon/bars.h"
 #include "hypervisor/libvirt.h"
@@ -104,7 +105,10 @@ RecoveredJob::RecoveredJob(const Config& config, ControlLoop& loop, store::Owner
       ledger_(store, session_record_, disks, disks.empty() ? 0 : disks.front().generation - 1,
               [this](Status done) { post(migration::recorded_or(std::move(done))); }),
       machine_({clock_, disks_, session_, guest_, ledger_, [](migration::Duration) {}, [] { return false; },
-                [this](const std::string& line) { spdlog::info("{}: {}", id(), line); }},
+                [this](const std::string& line) {
+                  spdlog::info("{}: {}", id(), line);
+                  fault_point("source: " + line);
+                }},
                {}) {
   status_.id = session_record_.id;
   status_.vm = session_record_.vm;
