@@ -14,6 +14,7 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/poll.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/vmalloc.h>
@@ -168,6 +169,7 @@ static void *retired_area(struct ferry_tracker *trk, u64 off, u64 len)
 static int map_retired(struct ferry_tracker *trk, struct vm_area_struct *vma)
 {
 	u64 len = vma->vm_end - vma->vm_start;
+	unsigned int noio;
 	u64 done = 0;
 	char *area;
 	int err = 0;
@@ -179,6 +181,8 @@ static int map_retired(struct ferry_tracker *trk, struct vm_area_struct *vma)
 	vm_flags_clear(vma, VM_MAYWRITE);
 
 	mutex_lock(&trk->ctl);
+	/* Page tables are allocated under ctl, and writes may be held: tracker.c. */
+	noio = memalloc_noio_save();
 	area = retired_area(trk, (u64)vma->vm_pgoff << PAGE_SHIFT, len);
 	if (!area)
 		err = -EINVAL;
@@ -187,6 +191,7 @@ static int map_retired(struct ferry_tracker *trk, struct vm_area_struct *vma)
 				     vmalloc_to_page(area + done));
 		cond_resched();
 	}
+	memalloc_noio_restore(noio);
 	mutex_unlock(&trk->ctl);
 	return err;
 }

@@ -134,7 +134,7 @@ static enum admission admit(const struct ferry_target *ft, struct bio *bio,
 			bio_clear_polled(bio);
 			bio->bi_private = (void *)ft;
 			bio_list_add(&trk->held, bio);
-			trk->nr_held++;
+			WRITE_ONCE(trk->nr_held, trk->nr_held + 1);
 			ret = HELD;
 		}
 		break;

@@ -18,8 +18,9 @@
  *   They never put a reference. .end_io may run in hard interrupts.
  * - ctl is not held while a freeze waits for writes in flight, so a suspend, a
  *   thaw or the watchdog never queue behind a slow disk.
- * - While writes are held, memory reclaim may wait for them: nothing under ctl
- *   allocates, except events, and those with GFP_NOIO.
+ * - While writes are held, memory reclaim may wait for them, and they wait for ctl.
+ *   So nothing under ctl allocates with I/O: events take GFP_NOIO, and mmap's page
+ *   tables are in a noio scope. Lockdep knows the rule: teach_lockdep().
  *
  * RCU (sched flavour, i.e. sections with preemption off) protects two pointers of
  * the fast path, and each grace period below names what it waits for:
@@ -33,6 +34,7 @@
 #include <linux/delay.h>
 #include <linux/mm.h>
 #include <linux/percpu.h>
+#include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
@@ -93,7 +95,8 @@ static void set_state(struct ferry_tracker *trk, u32 state)
 
 	lockdep_assert_held(&trk->ctl);
 	spin_lock_irqsave(&trk->hold_lock, irq);
-	trk->state = state;
+	/* drain() looks without a lock. */
+	WRITE_ONCE(trk->state, state);
 	/* Read in count_in(); ferry_tracker_freeze() waits for those readers. */
 	WRITE_ONCE(trk->live, state == FERRY_STATE_TRACKING ? trk->cpu : NULL);
 	WRITE_ONCE(trk->reads_wait,
@@ -138,7 +141,8 @@ static void release_work(struct work_struct *work)
 	spin_lock_irq(&trk->hold_lock);
 	bio_list_merge(&todo, &trk->held);
 	bio_list_init(&trk->held);
-	trk->nr_held = 0;
+	/* Looked at without the lock by __ferry_tracker_info(). */
+	WRITE_ONCE(trk->nr_held, 0);
 	spin_unlock_irq(&trk->hold_lock);
 
 	blk_start_plug(&plug);
@@ -224,6 +228,19 @@ static int registry_add(struct ferry_tracker *trk)
 	return err;
 }
 
+/*
+ * Reclaim may wait for a write that a freeze holds, and what ends the freeze takes
+ * ctl. No lock stands for that wait, so lockdep is told: as if ctl were taken inside
+ * reclaim. From here on it reports an allocation under ctl that may enter reclaim
+ * with __GFP_FS, at once and without any shortage of memory.
+ */
+static void teach_lockdep(struct ferry_tracker *trk)
+{
+	fs_reclaim_acquire(GFP_KERNEL);
+	might_lock(&trk->ctl);
+	fs_reclaim_release(GFP_KERNEL);
+}
+
 /**
  * ferry_tracker_create() - make a tracker and enter it into the registry
  * @arg: checked arguments of FERRY_IOC_CREATE, block_shift not 0
@@ -256,6 +273,7 @@ struct ferry_tracker *ferry_tracker_create(const struct ferry_create *arg)
 	init_waitqueue_head(&trk->wait);
 	INIT_WORK(&trk->release, release_work);
 	INIT_DELAYED_WORK(&trk->watchdog, watchdog_work);
+	teach_lockdep(trk);
 
 	err = tracker_alloc_maps(trk);
 	if (err)
@@ -494,7 +512,9 @@ static int freeze_begin(struct ferry_tracker *trk, u64 *id)
 	if (!ret)
 		ret = ferry_gate_next(trk->state, FERRY_ACT_FREEZE);
 	if (ret > 0) {
-		*id = ++trk->freezes;
+		*id = trk->freezes + 1;
+		/* drain() of an older freeze looks without a lock. */
+		WRITE_ONCE(trk->freezes, *id);
 		trk->drained = false;
 		ferry_tracker_set_flags(trk, 0, FERRY_TF_FREEZE_LOST);
 		set_state(trk, ret);
