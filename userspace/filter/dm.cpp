@@ -6,16 +6,24 @@
 #include <sys/sysmacros.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdarg>
 #include <cstdio>
 #include <fstream>
 #include <memory>
 #include <mutex>
+#include <thread>
 
 #include "base/log.h"
 
 namespace ferry::filter::dm {
 namespace {
+
+// Far longer than udev's rules take, even on an emulated host, and short against a migration.
+constexpr std::chrono::seconds kUdevPatience{30};
+constexpr std::chrono::milliseconds kUdevPause{2};
+// One per change of a task: it may create, load, resume, and remove again after an error.
+constexpr int kMostAnswers = 4;
 
 std::mutex library_lock;
 // The last complaint of the library under library_lock; its errno values are not always kept.
@@ -63,6 +71,27 @@ Status run(dm_task* task, const char* verb, const std::string& name) {
   return ok_status();
 }
 
+// Waits until udev has answered for the cookie; false when it does not. That happens: when the
+// kernel has no memory for the copy of an event that is udev's, the event is lost, and the kernel
+// still says that it sent one (lib/kobject_uevent.c takes ENOBUFS for success). dm_udev_wait()
+// would wait for ever. Without udev's answer the library makes the nodes itself.
+bool wait_for_udev(uint32_t cookie) {
+  const auto deadline = std::chrono::steady_clock::now() + kUdevPatience;
+  for (int ready = 0;;) {
+    if (!dm_udev_wait_immediate(cookie, &ready)) return false;
+    if (ready) return true;
+    if (std::chrono::steady_clock::now() > deadline) break;
+    std::this_thread::sleep_for(kUdevPause);
+  }
+  // In udev's place, for each answer that is missing; the last look removes the cookie. An answer
+  // that comes later finds none, which harms nobody.
+  for (int ready = 0, missing = 0; !ready && missing < kMostAnswers; ++missing) {
+    (void)dm_udev_complete(cookie);
+    if (!dm_udev_wait_immediate(cookie, &ready)) break;
+  }
+  return false;
+}
+
 // Runs a task that changes nodes under /dev and waits for udev. `flags`: DM_UDEV_*.
 Status run_with_udev(dm_task* task, uint16_t flags, const char* verb, const std::string& name) {
   uint32_t cookie = 0;
@@ -70,7 +99,7 @@ Status run_with_udev(dm_task* task, uint16_t flags, const char* verb, const std:
     return task_error(task, verb, name);
   Status status = run(task, verb, name);
   // Also after a failure: the library has raised the semaphore already.
-  if (!dm_udev_wait(cookie)) spdlog::warn("udev did not answer for the device {}", name);
+  if (!wait_for_udev(cookie)) spdlog::warn("udev did not answer for the device {}", name);
   return status;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Device-mapper calls as Results. Works with and without udev: where udev runs, each change waits
-// until its rules are through, so that /dev/mapper nodes exist then; else the library makes them.
+// until its rules are through, so that /dev/mapper nodes exist then; else, and when udev does not
+// answer within 30 s, the library makes them.
 // Thread-safety: libdevmapper is not thread-safe; one lock inside orders all calls.
 #pragma once
 
