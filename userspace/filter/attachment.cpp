@@ -2,6 +2,7 @@
 #include "filter/attachment.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -65,11 +66,11 @@ struct Attachment::State {
   bool in_place = true;
   bool lower_made = false;
   bool door_made = false;
-  bool swapped = false;
   bool over = false;              // detached or left
   bool replaced_fence = false;    // the volume was fenced before us
 
   const std::string& name() const { return volume.info.name; }
+  std::string live_name() const;
   Status open_volume(const AttachRequest& request);
   Status adopt_previous(const AttachRequest& request);
   Status make_door(bool writable);
@@ -78,6 +79,14 @@ struct Attachment::State {
   Status detach();
   Status remove_devices(bool with_lower);
 };
+
+// What the volume is called now: lvm can rename it under us, the guard goes with it. The door keeps
+// the name it was made with.
+std::string Attachment::State::live_name() const {
+  struct stat status {};
+  if (::fstat(guard.get(), &status) != 0) return name();
+  return dm::name_of(status.st_rdev).value_or(name());
+}
 
 Status Attachment::State::open_volume(const AttachRequest& request) {
   auto found = find_volume(request.path);
@@ -137,7 +146,6 @@ Status Attachment::State::insert() {
   // Its table goes away on purpose: no alarm.
   if (previous) FERRY_TRY(previous->disarm());
   FERRY_TRY(swap_table(name(), volume.live, ours, volume.info.read_only));
-  swapped = true;
   auto info = tracker->info();
   if (!info.ok()) return std::move(info).error();
   if (!info->bound() || info->invalid())
@@ -151,7 +159,11 @@ Status Attachment::State::insert() {
 // Steps back, last first, to what was found. Failures are told and the rest is still tried.
 void Attachment::State::undo() {
   over = true;
-  if (swapped) {
+  // By what is there: a swap may have failed after its table went live.
+  auto live = dm::table(name());
+  if (!live.ok()) {
+    spdlog::warn("{}", live.error().message());
+  } else if (*live == ours) {
     warn_unless(tracker->disarm());
     warn_unless(swap_table(name(), ours, volume.live, volume.info.read_only));
   }
@@ -174,15 +186,16 @@ Status Attachment::State::detach() {
   if (info->state == FERRY_STATE_FENCED)
     return make_error(Errc::busy, name() + " is fenced: its VM lives on another host", 0,
                       "release it with: migrate-ctl release /dev/mapper/" + name());
-  auto live = dm::table(name());
+  const std::string now = live_name();
+  auto live = dm::table(now);
   if (!live.ok()) return std::move(live).error();
   if (*live == ours) {
     if (info->state == FERRY_STATE_FROZEN) warn_unless(tracker->thaw());
     FERRY_TRY(tracker->disarm());
-    FERRY_TRY(swap_table(name(), ours, volume.original, volume.info.read_only));
+    FERRY_TRY(swap_table(now, ours, volume.original, volume.info.read_only));
   } else if (*live != volume.original) {
     // A refresh or an extension by lvm took our lines out; what it put there is not ours to change.
-    spdlog::warn("{}: somebody else changed the table meanwhile; it is left as it is", name());
+    spdlog::warn("{}: somebody else changed the table meanwhile; it is left as it is", now);
   }
   FERRY_TRY(remove_devices(!in_place));
   over = true;
@@ -243,7 +256,7 @@ bool Attachment::intact() {
   if (state_->over) return false;
   auto info = state_->tracker->info();
   if (!info.ok() || !info->bound() || info->invalid() || info->detached()) return false;
-  auto live = dm::table(state_->name());
+  auto live = dm::table(state_->live_name());
   return live.ok() && *live == state_->ours;
 }
 
