@@ -3,19 +3,18 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/mount.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <iostream>
+
+#include "kernel_log.h"
 
 namespace ferry::kmod {
 namespace {
 
-constexpr char kDebugFs[] = "/sys/kernel/debug";
 // Far more than any operation here needs: a loop that gets there would go on for ever.
 constexpr unsigned kMostAllocations = 5000;
 
@@ -46,16 +45,14 @@ bool FailNth::fired() {
 
 std::string FailNth::prepare() {
   if (!Fd(open_switch()).valid()) return "this kernel has no fault injection (fail-nth)";
-  if (!std::filesystem::exists(std::string(kDebugFs) + "/failslab"))
-    (void)mount("none", kDebugFs, "debugfs", 0, nullptr);
   bool ready = true;
   for (const char* kind : {"failslab", "fail_page_alloc"}) {
-    std::string place = std::string(kDebugFs) + '/' + kind + '/';
+    std::string place = debugfs(kind) + '/';
     ready &= put(place + "ignore-gfp-wait", "N") && put(place + "verbose", "0");
   }
-  ready &= put(std::string(kDebugFs) + "/failslab/cache-filter", "N") &&
-           put(std::string(kDebugFs) + "/fail_page_alloc/ignore-gfp-highmem", "N") &&
-           put(std::string(kDebugFs) + "/fail_page_alloc/min-order", "0");
+  ready &= put(debugfs("failslab/cache-filter"), "N") &&
+           put(debugfs("fail_page_alloc/ignore-gfp-highmem"), "N") &&
+           put(debugfs("fail_page_alloc/min-order"), "0");
   return ready ? "" : "cannot set up failslab and fail_page_alloc in debugfs";
 }
 

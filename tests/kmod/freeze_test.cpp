@@ -112,7 +112,7 @@ TEST_F(FreezeTest, NowaitWritesAreTurnedBack) {
 }
 
 TEST_F(FreezeTest, WaitsForWritesInFlight) {
-  use_slow_device(1500);
+  use_slow_device(stretched(1500));
   auto write = write_block(5);
   ASSERT_TRUE(eventually([&] { return info().inflight == 1; }));
   ASSERT_FERRY_OK(tracker().freeze(kLongMs, kLongMs));
@@ -123,7 +123,7 @@ TEST_F(FreezeTest, WaitsForWritesInFlight) {
 }
 
 TEST_F(FreezeTest, TimeoutThaws) {
-  use_slow_device(4000);
+  use_slow_device(stretched(4000));
   auto write = write_block(5);
   ASSERT_TRUE(eventually([&] { return info().inflight == 1; }));
   EXPECT_FERRY_ERRNO(tracker().freeze(100, kLongMs), ETIMEDOUT);
@@ -135,7 +135,7 @@ TEST_F(FreezeTest, TimeoutThaws) {
 }
 
 TEST_F(FreezeTest, TheWatchdogThaws) {
-  ASSERT_FERRY_OK(tracker().freeze(kLongMs, 2000));
+  ASSERT_FERRY_OK(tracker().freeze(kLongMs, static_cast<uint32_t>(stretched(2000))));
   auto write = write_block(3);
   EXPECT_TRUE(wait_for_event(*monitor_, tracker().uuid(), FERRY_EV_WATCHDOG_THAW));
   EXPECT_EQ(write.get(), 0);
@@ -151,7 +151,7 @@ TEST_F(FreezeTest, PollTellsOfTheWatchdog) {
   ASSERT_FERRY_OK(tracker().freeze(kLongMs, 500));
   (void)info();
   pollfd wait{tracker().fd(), POLLPRI, 0};
-  EXPECT_EQ(poll(&wait, 1, kPatienceMs), 1);
+  EXPECT_EQ(poll(&wait, 1, patience_ms()), 1);
   EXPECT_EQ(info().state, FERRY_STATE_TRACKING);
   EXPECT_EQ(poll(&wait, 1, 0), 0);
 }

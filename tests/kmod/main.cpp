@@ -28,6 +28,9 @@ int main(int argc, char** argv) {
   }
   for (const char* module : {"dm-delay", "dm-flakey", "dm-zero", "loop"})
     (void)ferry::run_process({"modprobe", module});
-  testing::AddGlobalTestEnvironment(new ferry::kmod::BaseVolume);  // GoogleTest deletes it
+  // GoogleTest deletes them, and ends them last first.
+  if (!ferry::kmod::bugs_are_planted())
+    testing::AddGlobalTestEnvironment(new ferry::kmod::DebugKernel);
+  testing::AddGlobalTestEnvironment(new ferry::kmod::BaseVolume);
   return RUN_ALL_TESTS();
 }

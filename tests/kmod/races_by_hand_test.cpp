@@ -23,7 +23,7 @@ namespace {
 
 constexpr uint32_t kLongMs = 120'000;
 constexpr uint64_t kBytes = 16 * kMiB;
-constexpr int kDelayMs = 2000;
+constexpr int kDelayMs = 2000;  // stretched
 
 class RacesByHandTest : public KmodTest {
  protected:
@@ -32,7 +32,7 @@ class RacesByHandTest : public KmodTest {
     base_ = std::make_unique<TestVolume>("kmod-races", kBytes);
     slow_ = std::make_unique<DmDevice>("kmod-races-slow",
                                        "0 32768 delay " + base_->device() + " 0 0 " +
-                                           base_->device() + " 0 " + std::to_string(kDelayMs));
+                                           base_->device() + " 0 " + std::to_string(stretched(kDelayMs)));
     Fd fd = open_device(base_->path(), O_RDWR | O_DIRECT);
     ASSERT_EQ(write_at(fd.get(), 0, kBytes, 'o'), 0);
   }
@@ -178,7 +178,7 @@ TEST_F(RacesByHandTest, ATableReloadedUnderLoad) {
   ASSERT_EQ(write_at(zero.get(), 0, kBytes, 0), 0);
   attach();
   BusyWriter writer({.path = disk_->path(), .nr_blocks = kBytes / kBlock, .depth = 32});
-  for (uint64_t i = 0; i < turns(10, 300) && !HasFatalFailure(); ++i) {
+  for (uint64_t i = 0; i < turns(10, 60) && !HasFatalFailure(); ++i) {
     // Every other time in two lines instead of one.
     std::string uuid = filter::to_text(tracker().uuid());
     std::string line = " ferry " + base_->device() + ' ';

@@ -25,12 +25,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-bool has_any(const std::string& text, std::initializer_list<const char*> words) {
-  for (const char* word : words)
-    if (text.find(word) != std::string::npos) return true;
-  return false;
-}
-
 // Set-up that fails makes the test meaningless: GoogleTest reports the exception as its failure.
 [[noreturn]] void give_up(const std::string& why) { throw std::runtime_error(why); }
 
@@ -53,36 +47,19 @@ std::string volume_group() {
   return name ? name : "vg";
 }
 
-KernelLog::KernelLog() : fd_(::open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC)) {}
-
-void KernelLog::mark() {
-  ASSERT_TRUE(fd_.valid()) << "cannot read /dev/kmsg: run as root";
-  lseek(fd_.get(), 0, SEEK_END);
-}
-
-std::vector<std::string> KernelLog::faults(bool allow_ferry_errors) {
-  std::vector<std::string> found;
-  std::array<char, 8192> record;
-  for (;;) {
-    ssize_t got = read(fd_.get(), record.data(), record.size());
-    if (got < 0 && errno == EPIPE) continue;  // older records were overwritten
-    if (got <= 0) break;
-    std::string text(record.data(), static_cast<size_t>(got));
-    int level = std::atoi(text.c_str()) & 7;
-    std::string line = text.substr(std::min(text.find(';') + 1, text.size()));
-    bool fault = has_any(line, {"BUG:", "kernel BUG", "WARNING: CPU", "Oops", "general protection",
-                                "Call Trace", "blocked for more than", "KASAN", "UBSAN",
-                                "suspicious RCU", "possible circular locking"});
-    bool ferry_error = level <= 3 && has_any(line, {"ferry:"});
-    if (fault || (ferry_error && !allow_ferry_errors)) found.push_back(line);
-  }
-  return found;
-}
-
 void KmodTest::SetUp() { log_.mark(); }
 
-void KmodTest::TearDown() {
+void KmodTest::TearDown() { check_log(); }
+
+void KmodTest::check_log() {
   EXPECT_THAT(log_.faults(allow_ferry_errors_), testing::IsEmpty()) << "in the kernel's log";
+}
+
+void DebugKernel::SetUp() { forget_leaks(); }
+
+void DebugKernel::TearDown() {
+  EXPECT_EQ(leaks_of_ferry(), "");
+  EXPECT_TRUE(lockdep_is_on()) << "the kernel's log says what turned it off";
 }
 
 LogicalVolume::LogicalVolume(const std::string& name, uint64_t size_bytes) : name_(name) {
@@ -103,6 +80,15 @@ std::string LogicalVolume::dm_name() const {
   return name;
 }
 std::string LogicalVolume::device() const { return device_number(path_); }
+
+int LogicalVolume::rename(const std::string& name) {
+  int status = run({"lvrename", volume_group(), name_, name});
+  if (status == 0) {
+    name_ = name;
+    path_ = "/dev/" + volume_group() + '/' + name;
+  }
+  return status;
+}
 
 namespace {
 
@@ -193,7 +179,7 @@ bool is_done(std::future<int>& work) {
 }
 
 bool eventually(const std::function<bool()>& predicate) {
-  auto deadline = Clock::now() + std::chrono::milliseconds(kPatienceMs);
+  auto deadline = Clock::now() + std::chrono::milliseconds(patience_ms());
   while (!predicate()) {
     if (Clock::now() > deadline) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
@@ -231,7 +217,7 @@ std::set<uint64_t> blocks(uint64_t first, uint64_t count) {
 
 bool wait_for_event(filter::EventMonitor& monitor, const filter::TrackerUuid& uuid,
                     ferry_event type) {
-  auto deadline = Clock::now() + std::chrono::milliseconds(kPatienceMs);
+  auto deadline = Clock::now() + std::chrono::milliseconds(patience_ms());
   while (Clock::now() < deadline) {
     auto event = must(monitor.next());
     if (event && event->type == type && event->tracker.uuid == uuid) return true;
@@ -267,7 +253,17 @@ void change_table(const std::string& dm_name, const std::string& table) {
   ASSERT_FERRY_OK(filter::dm::resume(dm_name));
 }
 
-uint64_t turns(uint64_t usual, uint64_t many) { return std::getenv("FERRY_LONG") ? many : usual; }
+int slowness() {
+  const char* text = std::getenv("FERRY_SLOWNESS");
+  return text ? std::max(1, std::atoi(text)) : 1;
+}
+int stretched(int ms) { return ms * slowness(); }
+int patience_ms() { return stretched(60'000); }
+
+uint64_t turns(uint64_t usual, uint64_t many) {
+  uint64_t wanted = std::getenv("FERRY_LONG") ? many : usual;
+  return std::max<uint64_t>(1, wanted / static_cast<uint64_t>(slowness()));
+}
 
 uint64_t seed(const char* what) {
   const char* text = std::getenv("FERRY_SEED");

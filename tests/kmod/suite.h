@@ -21,14 +21,21 @@
 #include "filter/attachment.h"
 #include "filter/dm.h"
 #include "filter/netlink.h"
+#include "kernel_log.h"
 
 namespace ferry::kmod {
 
 inline constexpr uint64_t kBlock = 4096;
 inline constexpr uint64_t kMiB = uint64_t{1} << 20;
-// How long a thing that must happen may take on an emulated host. Only failures wait that long.
-inline constexpr int kPatienceMs = 60'000;
 
+// How many times slower than Debian's own this kernel is: $FERRY_SLOWNESS, or 1. Debug kernels are.
+// All timing of the suite follows it: delays and patience are multiplied by it (stretched(),
+// patience_ms()), repetitions divided (turns()). No test is left out.
+int slowness();
+// A delay in which something else must get done, on a kernel of this slowness.
+int stretched(int ms);
+// How long a thing that must happen may take on an emulated host. Only failures wait that long.
+int patience_ms();
 // The volume group the suite may use ("vg", or $FERRY_TEST_VG).
 std::string volume_group();
 
@@ -50,23 +57,12 @@ std::string volume_group();
     EXPECT_EQ(ferry_result_.error().sys, number) << ferry_result_.error().message(); \
   } while (0)
 
-// Lines of the kernel's log since mark().
-class KernelLog {
- public:
-  KernelLog();
-  void mark();
-  // Lines that tell of a fault in the kernel or an error of the filter.
-  std::vector<std::string> faults(bool allow_ferry_errors);
-
- private:
-  Fd fd_;
-};
-
 // Base of all tests: nothing bad may stand in the kernel's log afterwards.
 class KmodTest : public testing::Test {
  protected:
   void SetUp() override;
   void TearDown() override;
+  void check_log();
   // For tests that provoke errors of the filter on purpose.
   void allow_ferry_errors() { allow_ferry_errors_ = true; }
 
@@ -85,6 +81,8 @@ class LogicalVolume {
   const std::string& path() const { return path_; }
   std::string dm_name() const;
   std::string device() const;  // "major:minor"
+  // By lvrename; its exit status.
+  int rename(const std::string& name);
 
  private:
   std::string name_, path_;
@@ -104,6 +102,13 @@ class TestVolume {
 
  private:
   std::string name_;
+};
+
+// At the end: no memory of the filter was lost, and lockdep was awake all the time.
+class DebugKernel : public testing::Environment {
+ public:
+  void SetUp() override;
+  void TearDown() override;
 };
 
 // Makes the base volume before the first test and removes it after the last. $FERRY_TEST_DEVICE
@@ -154,7 +159,7 @@ int first_byte(int fd, uint64_t block);
 // A write in a thread of its own; get() gives 0 or the errno.
 std::future<int> write_later(int fd, uint64_t offset, size_t length, unsigned char fill);
 bool is_done(std::future<int>& work);
-// Waits until the predicate holds; false after kPatienceMs.
+// Waits until the predicate holds; false after patience_ms().
 bool eventually(const std::function<bool()>& predicate);
 bool eventually_held(const filter::Tracker& tracker, uint64_t bios);
 
@@ -162,7 +167,7 @@ bool eventually_held(const filter::Tracker& tracker, uint64_t bios);
 std::set<uint64_t> take_round(filter::Tracker& tracker);
 std::set<uint64_t> blocks(uint64_t first, uint64_t count);
 
-// Waits for an event of this tracker and type; false after kPatienceMs.
+// Waits for an event of this tracker and type; false after patience_ms().
 bool wait_for_event(filter::EventMonitor& monitor, const filter::TrackerUuid& uuid,
                     ferry_event type);
 
@@ -172,7 +177,7 @@ std::string table_text(const std::string& dm_name);
 int run(const std::vector<std::string>& argv);
 // Makes `table` the live table of a device; the device goes on.
 void change_table(const std::string& dm_name, const std::string& table);
-// `usual`, or `many` when $FERRY_LONG is set: how often a test repeats itself.
+// How often a test repeats itself: `usual`, or `many` when $FERRY_LONG is set; fewer if slow.
 uint64_t turns(uint64_t usual, uint64_t many);
 // $FERRY_SEED, or a fixed number; printed, so that a run can be repeated.
 uint64_t seed(const char* what);

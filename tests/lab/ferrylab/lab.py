@@ -229,6 +229,8 @@ class Lab:
 
     def _qemu_argv(self, name: str, directory: pathlib.Path, port: int) -> list[str]:
         quiet = ("console=ttyS0 loglevel=5 mitigations=off net.ifnames=0 audit=0 panic=-1 "
+                 # All that a debug kernel says between two looks at it.
+                 "log_buf_len=4M "
                  # The emulated clock of a starved vCPU must not look like a kernel fault.
                  "no_timer_check watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=180 "
                  # QEMU's emulation of VMRUN changes a vCPU's pending interrupts without a lock
