@@ -104,6 +104,19 @@ TEST_F(InsertionTest, AReductionByLvmIsNoticed) {
   EXPECT_EQ(filter::dm::info(volume.dm_name() + "-ferry").error().code, Errc::not_found);
 }
 
+// Lvm reloads a volume's table when it renames it, so that is the end of the filter; the daemon's
+// side finds the volume by its new name and takes its door away.
+TEST_F(InsertionTest, ARenameByLvmIsNoticed) {
+  LogicalVolume volume("kmod-name", 16 * kMiB);
+  std::string plain = table_text(volume.dm_name()), door = volume.dm_name() + "-ferry";
+  auto attachment = must_attach({.path = volume.path()});
+  ASSERT_EQ(volume.rename("kmod-renamed"), 0);
+  expect_noticed(attachment);
+  EXPECT_EQ(table_text(volume.dm_name()), plain);
+  ASSERT_FERRY_OK(attachment.detach());
+  EXPECT_EQ(filter::dm::info(door).error().code, Errc::not_found);
+}
+
 // Deactivation would take the volume away under the daemon: lvm refuses, because the guard has it
 // open.
 TEST_F(InsertionTest, LvmDoesNotDeactivateATrackedVolume) {
