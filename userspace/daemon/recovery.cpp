@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/recovery.h"
 
+#include <algorithm>
 #include <map>
 
 #include "base/log.h"
@@ -21,6 +22,17 @@ using store::SessionRecord;
 bool is_the_volume(const DiskRecord& disk) {
   auto volume = volume::identify(disk.path);
   return volume && (disk.volume_id.empty() || volume->id == disk.volume_id);
+}
+
+// Only a session that takes a volume in puts a gate there.
+bool has_a_gate(const DiskRecord& disk) {
+  auto volume = volume::identify(disk.path);
+  auto attached = filter::list_attached();
+  if (!volume || !attached) return false;
+  return std::any_of(attached->begin(), attached->end(), [&](const filter::AttachedVolume& entry) {
+    return entry.name == volume->dm_name && entry.tracker &&
+           (entry.tracker->state == FERRY_STATE_RECEIVING || entry.tracker->state == FERRY_STATE_GATED);
+  });
 }
 
 // The volume's plain table, whatever the filter was doing there.
@@ -73,10 +85,12 @@ void take_back_incoming(store::OwnershipStore& store, const SessionRecord& sessi
   if (!created.empty()) note(store, session, created, Holding::revoked, generation, reason);
   // Half of it is overwritten, and what it was before (plain, or an old copy) is not on record: it stays closed.
   if (!kept.empty()) note(store, session, kept, Holding::given, generation, reason);
-  for (const auto& disk : kept)
+  for (const auto& disk : kept) {
+    take_filter_out(disk);  // and the session's own door past it
     if (auto barred = bar_volume(disk); !barred) spdlog::error("{}", barred.error().message());
+  }
   for (const auto& disk : created) {
-    if (disk.volume_id.empty() || !is_the_volume(disk)) {
+    if (!is_the_volume(disk) || (disk.volume_id.empty() && !has_a_gate(disk))) {
       if (volume::identify(disk.path)) spdlog::warn("{} may be a rest of that migration; it is not removed", disk.path);
       continue;
     }
