@@ -9,10 +9,12 @@ TIMES = 10
 # Repetition is the point here, not load: at its full rates (migrate_once) the guest takes the emulated host's
 # processor from the copying and each migration lasts twice as long.
 RATES = "guest.disk_rate=16 guest.memory_rate=128"
+# What it works on still does not fit into its memory.
+SIZES = {"data_mib": 64, "swap_mib": 192}
 
 
 def run(lab):
-    with Guest(lab, options=RATES) as guest, guest.watched() as observer:
+    with Guest(lab, options=RATES, **SIZES) as guest, guest.watched() as observer:
         source, destination = "a", "b"
         for n in range(1, TIMES + 1):
             _, job = guest.migrate(source, destination, "--create" if n == 1 else "")
