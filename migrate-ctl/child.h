@@ -63,6 +63,7 @@ class Collector {
   std::jthread thread_;
 };
 
+// terminal: stdin is one, too, as for somebody at a keyboard. Else there is nobody: stdin is empty.
 enum class Stderr { pipe, terminal };
 
 class Child {
@@ -74,10 +75,14 @@ class Child {
     std::vector<char*> argv;
     for (auto& arg : args) argv.push_back(arg.data());
     argv.push_back(nullptr);
+    Fd in(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    if (kind == Stderr::terminal) in = Fd(::fcntl(err_write.get(), F_DUPFD_CLOEXEC, 0));
+    if (kind == Stderr::terminal) keyboard_ = Fd(::fcntl(err_read.get(), F_DUPFD_CLOEXEC, 0));
     // By descriptor: another user may not be able to walk to the build directory.
     const Fd program(::open(MIGRATE_CTL, O_RDONLY | O_CLOEXEC));
     pid_ = ::fork();
     if (pid_ == 0) {
+      ::dup2(in.get(), STDIN_FILENO);
       ::dup2(out_write.get(), STDOUT_FILENO);
       ::dup2(err_write.get(), STDERR_FILENO);
       ::unsetenv("NO_COLOR");
@@ -86,6 +91,7 @@ class Child {
       ::fexecve(program.get(), argv.data(), environ);
       ::_exit(98);
     }
+    in.reset();
     out_write.reset();
     err_write.reset();
     out_ = std::make_unique<Collector>(std::move(out_read));
@@ -93,6 +99,7 @@ class Child {
   }
   Child(Child&& other) noexcept
       : pid_(std::exchange(other.pid_, -1)),
+        keyboard_(std::move(other.keyboard_)),
         out_(std::move(other.out_)),
         err_(std::move(other.err_)) {}
   ~Child() {
@@ -103,6 +110,11 @@ class Child {
   }
 
   void signal(int number) const { ::kill(pid_, number); }
+  // A line from the keyboard; only on a terminal.
+  void type(const std::string& line) const {
+    const std::string bytes = line + "\n";
+    if (::write(keyboard_.get(), bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) std::abort();
+  }
   // Exit status, or -signal. A child that does not end within a minute is killed.
   int wait() {
     const auto give_up = std::chrono::steady_clock::now() + std::chrono::minutes(1);
@@ -140,6 +152,7 @@ class Child {
   }
 
   pid_t pid_ = -1;
+  Fd keyboard_;
   std::unique_ptr<Collector> out_;
   std::unique_ptr<Collector> err_;
 };

@@ -127,6 +127,13 @@ Status Client::events(const std::string& job_id,
 
 void Client::cancel() { http_->stop(); }
 
+Result<api::Json> Client::owners(const api::OwnerTarget& target) {
+  httplib::Params query;
+  if (!target.vm.empty()) query.emplace("vm", target.vm);
+  if (!target.path.empty()) query.emplace("path", target.path);
+  return get(query.empty() ? "/v1/owners" : httplib::append_query_params("/v1/owners", query));
+}
+
 Result<std::vector<api::JobStatus>> Client::jobs() {
   auto json = get("/v1/jobs");
   if (!json.ok()) return std::move(json).error();

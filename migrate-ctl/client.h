@@ -9,6 +9,7 @@
 #include <string>
 
 #include "api/api_types.h"
+#include "api/owner_types.h"
 #include "base/result.h"
 
 namespace httplib {
@@ -30,6 +31,8 @@ class Client {
   // Breaks a call that another thread is in.
   void cancel();
 
+  // Of all VMs when the target is empty.
+  Result<api::Json> owners(const api::OwnerTarget& target);
   Result<std::vector<api::JobStatus>> jobs();
   Result<api::JobStatus> job(const std::string& id);
   // By id, or by the name of a VM: its running job, else its newest.

@@ -48,6 +48,9 @@ void print_verb_help(const Verb& verb);
 std::string bash_completion();
 std::string_view client_version();
 
+// A path is a volume, anything else the name of a VM.
+api::OwnerTarget owner_target(const std::string& operand);
+
 // The whole program: returns the exit code.
 int run(int argc, const char* const* argv);
 
@@ -61,6 +64,7 @@ int run_abort(const Invocation& call);
 int run_volumes(const Invocation& call);
 int run_attach(const Invocation& call);
 int run_detach(const Invocation& call);
+int run_own(const Invocation& call);
 int run_release(const Invocation& call);
 int run_doctor(const Invocation& call);
 int run_version(const Invocation& call);
@@ -70,7 +74,8 @@ int run_completion(const Invocation& call);
 void add_migrate_options(po::options_description& options);
 void add_status_options(po::options_description& options);
 void add_abort_options(po::options_description& options);
-void add_detach_options(po::options_description& options);
+void add_own_options(po::options_description& options);
+void add_release_options(po::options_description& options);
 void add_doctor_options(po::options_description& options);
 
 }  // namespace ferry::ctl

@@ -19,7 +19,7 @@ std::string option_words(const Verb& verb) {
 // What the shell should offer for the verb's first operand.
 std::string_view operand_kind(const Verb& verb) {
   if (verb.name == "migrate") return "vm";
-  if (verb.name == "release") return "vm volume";
+  if (verb.name == "own" || verb.name == "release") return "vm volume";
   if (verb.operands.find("job") != std::string_view::npos) return "job";
   if (verb.operands.find("volume") != std::string_view::npos) return "volume";
   if (verb.name == "help") return "verb";

@@ -22,8 +22,8 @@ def run(lab):
         guest.need_plain("b")
         need(guest.swap_in_use_mib() > 8, "the guest does not swap")
         called_off_on_the_way_back(lab, guest)
+        lab.a.run("migrate-ctl release web1")
         for volume in ("web1", "web1-swap"):
-            lab.a.run(f"migrate-ctl release /dev/vg/{volume}")
             lab.a.run(f"dd if=/dev/zero of=/dev/vg/{volume} bs=4k count=1 oflag=direct conv=notrunc")
         guest.need_plain("a")
 

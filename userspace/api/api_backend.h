@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "api/api_types.h"
+#include "api/owner_types.h"
 #include "base/result.h"
 
 namespace ferry::api {
@@ -31,10 +32,15 @@ class ApiBackend {
   virtual Status abort_job(const std::string& id) = 0;
   virtual Result<std::vector<VolumeStatus>> volumes() = 0;
   virtual Result<VolumeStatus> attach_volume(const std::string& path) = 0;
-  virtual Status detach_volume(const std::string& path, bool release) = 0;
-  // Takes the fence off every source volume of a VM that has moved away; returns their paths.
-  // The default looks for the newest finished outgoing job of the VM and detaches its disks.
-  virtual Result<std::vector<std::string>> release_vm(const std::string& vm);
+  // Errc::busy for a fenced volume: its contents may be another host's, see release_owner().
+  virtual Status detach_volume(const std::string& path) = 0;
+  // What this host has on record about who owns which disk: of all, of a VM, or of the session that
+  // a path belongs to. Errc::not_found for a name that no record knows.
+  virtual Result<OwnerList> owners(const OwnerTarget& target) = 0;
+  // The operator's override. Errc::usage, with what it risks as message, unless the operator vouches.
+  virtual Result<Forced> force_owner(const ForceBody& body) = 0;
+  // Opens volumes whose contents belong to another host, and forgets their records.
+  virtual Result<Released> release_owner(const ReleaseBody& body) = 0;
   virtual Result<DoctorReport> doctor(const std::optional<std::string>& peer) = 0;
 };
 

@@ -149,7 +149,7 @@ class ApiServer::Impl {
     const char* pattern;
     Handler handler;
   };
-  static const std::array<Route, 11> kRoutes;
+  static const std::array<Route, 14> kRoutes;
 
   void set_up_routes();
   void accept_loop();
@@ -170,6 +170,9 @@ class ApiServer::Impl {
   void get_volumes(const Request& req, Response& res);
   void post_attach(const Request& req, Response& res);
   void post_detach(const Request& req, Response& res);
+  void get_owners(const Request& req, Response& res);
+  void post_force(const Request& req, Response& res);
+  void post_release(const Request& req, Response& res);
   void post_doctor(const Request& req, Response& res);
   Status fill_snapshot(Watch& watch, const std::optional<std::string>& job);
   bool feed_watch(Watch& watch, httplib::DataSink& sink);
@@ -202,7 +205,7 @@ class ApiServer::Impl {
   std::jthread acceptor_;
 };
 
-const std::array<ApiServer::Impl::Route, 11> ApiServer::Impl::kRoutes{{
+const std::array<ApiServer::Impl::Route, 14> ApiServer::Impl::kRoutes{{
     {"GET", "/v1/version", &Impl::get_version},
     {"POST", "/v1/plan", &Impl::post_plan},
     {"GET", "/v1/jobs", &Impl::get_jobs},
@@ -213,6 +216,9 @@ const std::array<ApiServer::Impl::Route, 11> ApiServer::Impl::kRoutes{{
     {"GET", "/v1/volumes", &Impl::get_volumes},
     {"POST", "/v1/volumes/attach", &Impl::post_attach},
     {"POST", "/v1/volumes/detach", &Impl::post_detach},
+    {"GET", "/v1/owners", &Impl::get_owners},
+    {"POST", "/v1/owners/force", &Impl::post_force},
+    {"POST", "/v1/owners/release", &Impl::post_release},
     {"POST", "/v1/doctor", &Impl::post_doctor},
 }};
 
@@ -258,6 +264,7 @@ httplib::Server::HandlerResponse ApiServer::Impl::check_request(const Request& r
   }
   for (const auto& [name, value] : req.params) {
     if (req.path == "/v1/events" && name == "job") continue;
+    if (req.path == "/v1/owners" && (name == "vm" || name == "path")) continue;
     reply_error(res, make_error(Errc::usage, "unknown query parameter \"" + name + "\""));
     return Handled;
   }
@@ -426,18 +433,42 @@ void ApiServer::Impl::post_attach(const Request& req, Response& res) {
 void ApiServer::Impl::post_detach(const Request& req, Response& res) {
   const auto body = body_of(req, res, decode_detach);
   if (!body) return;
-  std::vector<std::string> paths{body->path};
-  if (!body->vm.empty()) {
-    auto released = backend_.release_vm(body->vm);
-    if (!released.ok()) return reply_error(res, released.error());
-    paths = std::move(*released);
-  } else if (auto done = backend_.detach_volume(body->path, body->release); !done.ok()) {
+  if (auto done = backend_.detach_volume(body->path); !done.ok())
     return reply_error(res, done.error());
+  spdlog::info("api: uid {} detached {}", current_caller->credentials.uid, body->path);
+  reply(res, 200, Json{{"path", body->path}});
+}
+
+void ApiServer::Impl::get_owners(const Request& req, Response& res) {
+  Json query = Json::object();
+  for (const auto& [name, value] : req.params) {
+    if (query.contains(name))
+      return reply_error(res, make_error(Errc::usage, "the query parameter " + name + " appears twice"));
+    query[name] = value;
   }
-  for (const auto& path : paths)
-    spdlog::info("api: uid {} detached {}{}", current_caller->credentials.uid, path,
-                 body->release ? " and released it" : "");
-  reply(res, 200, Json{{"paths", paths}, {"released", body->release}});
+  const auto target = decode_owner_query(query);
+  if (!target.ok()) return reply_error(res, target.error());
+  const auto owners = backend_.owners(*target);
+  owners.ok() ? reply(res, 200, encode(*owners)) : reply_error(res, owners.error());
+}
+
+void ApiServer::Impl::post_force(const Request& req, Response& res) {
+  const auto body = body_of(req, res, decode_force);
+  if (!body) return;
+  const auto forced = backend_.force_owner(*body);
+  if (!forced.ok()) return reply_error(res, forced.error());
+  spdlog::warn("api: uid {} took the disks of {} by force", current_caller->credentials.uid, forced->vm);
+  reply(res, forced->job ? 202 : 200, encode(*forced));
+}
+
+void ApiServer::Impl::post_release(const Request& req, Response& res) {
+  const auto body = body_of(req, res, decode_release);
+  if (!body) return;
+  const auto released = backend_.release_owner(*body);
+  if (!released.ok()) return reply_error(res, released.error());
+  for (const auto& path : released->paths)
+    spdlog::info("api: uid {} released {}", current_caller->credentials.uid, path);
+  reply(res, 200, encode(*released));
 }
 
 void ApiServer::Impl::post_doctor(const Request& req, Response& res) {

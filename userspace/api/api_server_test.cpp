@@ -105,25 +105,75 @@ TEST_F(ApiServerTest, StartShowAbort) {
   EXPECT_EQ(http.Post("/v1/jobs/none/abort")->status, 404);
 }
 
-TEST_F(ApiServerTest, AttachDetachReleaseDoctorPlan) {
-  backend_.publish(finished_job());
+TEST_F(ApiServerTest, AttachDetachDoctorPlan) {
   start();
   auto http = client();
   const auto post = [&](const char* path, const char* body) {
     return http.Post(path, body, "application/json");
   };
   EXPECT_EQ(post("/v1/volumes/attach", R"({"path":"/dev/vg0/a"})")->status, 200);
-  EXPECT_EQ(post("/v1/volumes/detach", R"({"path":"/dev/vg0/a"})")->status, 200);
-  EXPECT_EQ(post("/v1/volumes/detach", R"({"vm":"web1","release":true})")->body,
-            "{\"paths\":[\"/dev/vg0/web1\",\"/dev/vg0/web1-swap\"],\"released\":true}\n");
-  EXPECT_EQ(post("/v1/volumes/detach", R"({"vm":"web2","release":true})")->status, 404);
+  EXPECT_EQ(post("/v1/volumes/detach", R"({"path":"/dev/vg0/a"})")->body, "{\"path\":\"/dev/vg0/a\"}\n");
   EXPECT_EQ(post("/v1/doctor", R"({"peer":"hostb"})")->status, 200);
   EXPECT_EQ(post("/v1/doctor", "")->status, 200);
   EXPECT_EQ(post("/v1/plan", R"({"vm":"web1","destination":"hostb"})")->status, 200);
   EXPECT_THAT(backend_.calls(), testing::IsSupersetOf({"attach /dev/vg0/a", "detach /dev/vg0/a",
-                                                       "detach /dev/vg0/web1 release",
-                                                       "detach /dev/vg0/web1-swap release",
                                                        "doctor hostb", "doctor -"}));
+}
+
+TEST_F(ApiServerTest, OwnersOfAllOfAVmOfAPath) {
+  start();
+  auto http = client();
+  EXPECT_EQ(http.Get("/v1/owners")->body, "{\"host\":\"hosta\",\"disks\":[]}\n");
+  EXPECT_EQ(http.Get("/v1/owners?vm=web1")->status, 404);
+  backend_.owned_disks = sample_owners();
+  EXPECT_THAT(http.Get("/v1/owners")->body, HasSubstr("\"holding\":\"given\""));
+  EXPECT_EQ(http.Get("/v1/owners?vm=web1")->status, 200);
+  EXPECT_EQ(http.Get("/v1/owners?path=%2Fdev%2Fvg0%2Fweb1")->status, 200);
+  EXPECT_THAT(backend_.calls(), testing::IsSupersetOf({"owners ", "owners web1", "owners /dev/vg0/web1"}));
+}
+
+TEST_F(ApiServerTest, ForceAndRelease) {
+  start();
+  auto http = client();
+  const auto post = [&](const char* path, const char* body) {
+    return http.Post(path, body, "application/json");
+  };
+  const auto done = post("/v1/owners/force", R"({"vm":"web1","peer_is_dead":true})");
+  EXPECT_EQ(done->status, 200);
+  EXPECT_THAT(done->body, HasSubstr("\"generation\":3"));
+  backend_.forced.job = "7f3a";
+  EXPECT_EQ(post("/v1/owners/force", R"({"path":"/dev/vg0/web1","peer_is_dead":true})")->status, 202);
+  backend_.risk = make_error(Errc::usage, "two hosts write");
+  EXPECT_EQ(post("/v1/owners/force", R"({"vm":"web1"})")->status, 400);
+  EXPECT_EQ(post("/v1/owners/release", R"({"vm":"web1"})")->body,
+            "{\"vm\":\"web1\",\"paths\":[\"/dev/vg0/web1\",\"/dev/vg0/web1-swap\"]}\n");
+  EXPECT_EQ(post("/v1/owners/release", R"({"path":"/dev/vg0/web1","unverified":true})")->status, 200);
+  EXPECT_THAT(backend_.calls(),
+              testing::ElementsAre(R"(force {"vm":"web1","peer_is_dead":true})",
+                                   R"(force {"path":"/dev/vg0/web1","peer_is_dead":true})",
+                                   R"(force {"vm":"web1","peer_is_dead":false})",
+                                   R"(release {"vm":"web1","unverified":false})",
+                                   R"(release {"path":"/dev/vg0/web1","unverified":true})"));
+}
+
+TEST_F(ApiServerTest, MalformedOwnerRequestsReachNobody) {
+  start();
+  auto http = client();
+  for (const char* query : {"?vm=a&path=/dev/x", "?vm=a&vm=b", "?path=dev/x", "?path=..%2Fx", "?vm=a%0Ab",
+                            "?vm=%1b%5b2J", "?colour=red", "?path=/dev/x%7f"}) {
+    const auto result = http.Get(std::string("/v1/owners") + query);
+    ASSERT_TRUE(result) << query;
+    EXPECT_EQ(result->status, 400) << query;
+    EXPECT_EQ(error_of(result).at("code"), "usage") << query;
+  }
+  for (const char* path : {"/v1/owners/force", "/v1/owners/release"}) {
+    for (const char* body : {"", "{", "[]", "{}", R"({"vm":"a","path":"/dev/x"})", R"({"vm":"a","x":1})",
+                             R"({"vm":"a","peer_is_dead":1,"unverified":1})"})
+      EXPECT_EQ(http.Post(path, body, "application/json")->status, 400) << path << body;
+    EXPECT_EQ(http.Get(path)->status, 405) << path;
+  }
+  EXPECT_EQ(http.Post("/v1/owners", "{}", "application/json")->status, 405);
+  EXPECT_THAT(backend_.calls(), testing::IsEmpty());
 }
 
 TEST_F(ApiServerTest, EveryKindOfErrorHasItsStatus) {

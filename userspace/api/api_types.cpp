@@ -204,14 +204,8 @@ Result<AttachBody> decode_attach(const Json& json) {
 Result<DetachBody> decode_detach(const Json& json) {
   ObjectReader in(json, "", Unknown::strict);
   DetachBody body;
-  in.text("path", body.path);
-  in.text("vm", body.vm, Need::optional, 255);
-  in.flag("release", body.release);
-  if (in.ok() && body.path.empty() == body.vm.empty())
-    in.join(make_error(Errc::usage, "exactly one of the fields path and vm must be given"));
-  if (!body.path.empty()) check_path(in, body.path);
-  if (in.ok() && !body.vm.empty() && !body.release)
-    in.fail("vm", "needs \"release\": true");
+  in.text("path", body.path, Need::required);
+  check_path(in, body.path);
   return finish(in, std::move(body));
 }
 
@@ -241,13 +235,7 @@ Json encode(const StartRequest& request) {
 
 Json encode(const AttachBody& body) { return Json{{"path", body.path}}; }
 
-Json encode(const DetachBody& body) {
-  Json out = Json::object();
-  if (!body.path.empty()) out["path"] = body.path;
-  if (!body.vm.empty()) out["vm"] = body.vm;
-  out["release"] = body.release;
-  return out;
-}
+Json encode(const DetachBody& body) { return Json{{"path", body.path}}; }
 
 Json encode(const DoctorBody& body) {
   Json out = Json::object();

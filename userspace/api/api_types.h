@@ -196,11 +196,8 @@ struct DoctorReport {
 struct AttachBody {
   std::string path;
 };
-// Exactly one of path and vm is set.
 struct DetachBody {
   std::string path;
-  std::string vm;                         // all fenced volumes of this VM
-  bool release = false;                   // take the fence off too
 };
 struct DoctorBody {
   std::optional<std::string> peer;

@@ -103,9 +103,7 @@ TEST(OtherRequests, AttachDetachDoctor) {
     return decode_detach(*parse_json(text, Errc::usage));
   };
   EXPECT_TRUE(detach(R"({"path":"/dev/vg/a"})").ok());
-  EXPECT_TRUE(detach(R"({"vm":"web1","release":true})").ok());
-  EXPECT_FALSE(detach(R"({"vm":"web1"})").ok());
-  EXPECT_FALSE(detach(R"({"vm":"web1","path":"/dev/x","release":true})").ok());
+  EXPECT_FALSE(detach(R"({"path":"/dev/vg/a","release":true})").ok());  // /v1/owners/release is for that
   EXPECT_FALSE(detach(R"({})").ok());
   EXPECT_FALSE(detach(R"({"path":"vg/a"})").ok());
   EXPECT_FALSE(decode_attach(*parse_json(R"({"path":"../x"})", Errc::usage)).ok());

@@ -26,6 +26,10 @@ class FakeBackend : public ApiBackend {
   Plan planned;
   DoctorReport report;
   std::vector<VolumeStatus> volume_list;
+  std::vector<OwnedDisk> owned_disks;
+  std::optional<Error> risk;          // what a force without the operator's word is told
+  Forced forced{"web1", "7f3a", {"/dev/vg0/web1", "/dev/vg0/web1-swap"}, 3, std::nullopt};
+  Released released{"web1", {"/dev/vg0/web1", "/dev/vg0/web1-swap"}};
 
   // The job's new state, as the daemon would tell it.
   void publish(const JobStatus& job) {
@@ -94,8 +98,21 @@ class FakeBackend : public ApiBackend {
     volume.state = "tracking";
     return answer("attach " + path, volume);
   }
-  Status detach_volume(const std::string& path, bool release) override {
-    return answer("detach " + path + (release ? " release" : ""), Unit{});
+  Status detach_volume(const std::string& path) override { return answer("detach " + path, Unit{}); }
+  Result<OwnerList> owners(const OwnerTarget& target) override {
+    auto all = answer("owners " + target.name(), OwnerList{version_info.host, owned_disks});
+    if (!all.ok() || target.empty()) return all;
+    std::erase_if(all->disks, [&](const OwnedDisk& disk) { return disk.vm != target.vm && disk.path != target.path; });
+    if (all->disks.empty()) return make_error(Errc::not_found, "no record names " + target.name());
+    return all;
+  }
+  Result<Forced> force_owner(const ForceBody& body) override {
+    auto done = answer("force " + write_json(encode(body)), forced);
+    if (done.ok() && risk && !body.peer_is_dead) return *risk;
+    return done;
+  }
+  Result<Released> release_owner(const ReleaseBody& body) override {
+    return answer("release " + write_json(encode(body)), released);
   }
   Result<DoctorReport> doctor(const std::optional<std::string>& peer) override {
     return answer("doctor " + peer.value_or("-"), report);
