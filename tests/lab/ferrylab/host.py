@@ -191,6 +191,16 @@ class Host:
         self.qmp("set-action", reboot="shutdown")
         return uptime
 
+    def reboot(self) -> float:
+        """Shuts the host down in good order and boots it again. Returns its uptime."""
+        self._console_from = self.console.stat().st_size
+        self.qmp("set-action", reboot="reset")
+        self.run("systemctl --no-block reboot", check=False)
+        self._close_master()
+        uptime = self.wait_ready()
+        self.qmp("set-action", reboot="shutdown")
+        return uptime
+
     def kill(self) -> None:
         """Ends the machine at once and for good; its neighbour sees the carrier go. See power_off."""
         self._close_master()

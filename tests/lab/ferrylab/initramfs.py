@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The initramfs of a host: busybox, a few modules, and /init, which lays stage over tree under a
-tmpfs and hands over to systemd. What differs between hosts is a second archive behind it."""
+tmpfs (or a disk that keeps what is written) and hands over to systemd. What differs between hosts is a second archive behind it."""
 
 import lzma
 import pathlib
@@ -31,9 +31,14 @@ attach tree
 attach stage
 lower=/stage:/tree
 [ -z "$LAB_KERNEL" ] || { mkdir /kernel; attach kernel; lower=/stage:/kernel:/tree; }
-mount -t tmpfs -o size=75%,mode=0755 ov /ov
-mkdir /ov/upper /ov/work
-cp -a /layer/. /ov/upper/
+if [ -z "$LAB_DURABLE" ]; then
+    mount -t tmpfs -o size=75%,mode=0755 ov /ov
+else
+    for disk in /sys/block/vd*; do
+        [ "$(cat $disk/serial)" = upper ] && mount -t ext4 /dev/${disk##*/} /ov
+    done
+fi
+[ -e /ov/upper ] || { mkdir /ov/upper /ov/work; cp -a /layer/. /ov/upper/; }
 mount -t overlay -o lowerdir=$lower,upperdir=/ov/upper,workdir=/ov/work host /new ||
     { echo "ferry-lab: no root; this shell is all there is"; exec sh; }
 mount -t 9p -o rw,cache=none,version=9p2000.L,trans=virtio,msize=262144 exchange /new/exchange

@@ -21,6 +21,7 @@ from .paths import LAB_DIR, LabError, cache_dir, run_base, stage_dir
 HOSTS = {"a": "10.77.0.1", "b": "10.77.0.2"}
 _MIB = 1 << 20
 _PV_BYTES = 4096 * _MIB
+_UPPER_BYTES = 1024 * _MIB
 
 
 @dataclasses.dataclass
@@ -30,6 +31,7 @@ class Options:
     hosts: int = 2
     cpus: int = 0                               # of each host; 0: 2 for one host, 1 each for two
     scratch: tuple[tuple[str, int], ...] = ()   # (serial, bytes) of extra disks of every host
+    durable: bool = False                       # what the hosts write survives a power cut
     private: bool = False                       # do not wait for other labs of this machine
     keep: bool = False                          # leave the run directory in place
     time_limit_s: int = 3600
@@ -218,7 +220,8 @@ class Lab:
             directory = self.dir / name
             directory.mkdir()
             env = {"LAB_USER_MAC": _mac(name, 0), "LAB_LINK_MAC": _mac(name, 1),
-                   "LAB_LINK_ADDRESS": HOSTS[name], "LAB_KERNEL": "1" if self.kernel.get("image") else ""}
+                   "LAB_LINK_ADDRESS": HOSTS[name], "LAB_KERNEL": "1" if self.kernel.get("image") else "",
+                   "LAB_DURABLE": "1" if self.options.durable else ""}
             (directory / "initrd").write_bytes(
                 common + layer.build(name, HOSTS, keys, root, stage, env, self._capabilities()))
             config = {"address": HOSTS[name], "tree": str(root), "port": _free_port(), "key": str(keys.key_file),
@@ -268,6 +271,9 @@ class Lab:
                                "file.locking=off",
                      "-device", f"virtio-blk-pci,drive={serial},serial={serial}"]
         disks = (("pv", _PV_BYTES), ("beat", _MIB)) + tuple(self.options.scratch)
+        if self.options.durable:
+            tree.make_empty_image(directory / "upper.img", _UPPER_BYTES)
+            disks += (("upper", _UPPER_BYTES),)
         for serial, size in disks:
             image = directory / f"{serial}.img"
             with open(image, "ab") as file:

@@ -55,7 +55,7 @@ AllowIsolate=yes
     "lab-setup.service": """[Unit]
 DefaultDependencies=no
 After=systemd-udevd.service
-Before=libvirtd.service lab-volumes.service ferryd.service
+Before=libvirtd.service lab-volumes.service ferry-bar.service ferryd.service
 [Service]
 Type=oneshot
 RemainAfterExit=yes
@@ -64,7 +64,7 @@ ExecStart=/usr/lib/ferry-lab/setup
     "lab-volumes.service": r"""[Unit]
 Wants=dev-disk-by\x2did-virtio\x2dpv.device
 After=dev-disk-by\x2did-virtio\x2dpv.device
-Before=ferryd.service
+Before=ferry-bar.service ferryd.service
 [Service]
 Type=oneshot
 RemainAfterExit=yes
@@ -171,6 +171,10 @@ def _units(archive: Archive, tree: pathlib.Path, stage: pathlib.Path) -> None:
     wanted = list(_WANTED)
     if (stage / "usr/lib/systemd/system/ferryd.service").exists():
         wanted.append("ferryd.service")
+    if (stage / "usr/lib/systemd/system/ferry-bar.service").exists():
+        # As `systemctl enable ferryd` does it.
+        archive.symlink(f"{system}libvirtd.service.requires/ferry-bar.service",
+                        "/usr/lib/systemd/system/ferry-bar.service")
     for unit in wanted:
         home = "/etc" if unit in _UNITS else "/usr/lib"
         archive.symlink(f"{system}lab.target.wants/{unit}", f"{home}/systemd/system/{unit}")

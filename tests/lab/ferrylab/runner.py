@@ -32,6 +32,7 @@ class Scenario:
     scratch: tuple
     timeout_s: int
     kernels: tuple[str, ...] | None
+    durable: bool
 
 
 @dataclasses.dataclass
@@ -59,7 +60,8 @@ def find(word: str) -> Scenario:
         raise LabError(f"{path}: the docstring must begin with \"This scenario shows\"")
     return Scenario(path.stem, shows, module.run, getattr(module, "HOSTS", 2),
                     getattr(module, "MEMORY", None), tuple(getattr(module, "SCRATCH", ())),
-                    getattr(module, "TIMEOUT", 600), getattr(module, "KERNELS", None))
+                    getattr(module, "TIMEOUT", 600), getattr(module, "KERNELS", None),
+                    getattr(module, "DURABLE", False))
 
 
 def names() -> list[str]:
@@ -92,6 +94,7 @@ def _boot_and_run(scenarios: list[Scenario], options: Options, log) -> list[Outc
         options, hosts=max([options.hosts] + [s.hosts for s in scenarios]),
         memory=next((s.memory for s in scenarios if s.memory), options.memory),
         scratch=tuple(dict(sum((s.scratch for s in scenarios), options.scratch)).items()),
+        durable=options.durable or any(s.durable for s in scenarios),
         time_limit_s=300 + sum(s.timeout_s for s in scenarios))
     lab = Lab(wanted, log)
     began = time.monotonic()

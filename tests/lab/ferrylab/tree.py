@@ -123,6 +123,12 @@ def make_image(directory: pathlib.Path, image: pathlib.Path) -> None:
         raise LabError(f"mke2fs could not make {image}: {done.stderr.strip()}")
 
 
+def make_empty_image(image: pathlib.Path, size_bytes: int) -> None:
+    """A writable ext4 image, sparse."""
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", image, f"{size_bytes >> 10}k"], check=True,
+                   capture_output=True, env=os.environ | {"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"})
+
+
 def sources() -> list[str]:
     """The machine's own Debian sources as one-line entries; empty when it has none that fit."""
     fields = "$(ORIGIN)|$(CODENAME)|$(RELEASE)|$(COMPONENT)|$(REPO_URI)"
