@@ -100,6 +100,17 @@ class Guest(LabGuest):
         if there:
             need(not beatdisk.alive(self.beats[other], there, 0.3), f"signs of life on {other}")
 
+    def need_owner(self, owner):
+        """What both hosts have on record about the disks, and the state of the volumes, fit: they are `owner`'s."""
+        for name, host in self.lab.hosts.items():
+            mine = name == owner
+            disks = json.loads(host.run("migrate-ctl own web1 --json").out)["disks"]
+            need([disk["target"] for disk in disks] == ["vda", "vdb"], f"records on {name}: {disks}")
+            for disk in disks:
+                need(disk["holding"] == ("owned" if mine else "given"), f"{name} holds it wrongly: {disk}")
+                need(disk["owner_host"] == owner, f"{name} takes another host than {owner} for the owner: {disk}")
+                need(disk["barred"] == disk["must_be_barred"] == (not mine), f"barred or not on {name}: {disk}")
+
     # --- its volumes ---
 
     def table(self, host, volume):

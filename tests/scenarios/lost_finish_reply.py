@@ -119,6 +119,7 @@ def ferry_waits_until_it_can_ask(lab, guest):
 def need_moved(lab, guest, source, destination, job):
     need(job["owner"] == "destination" and not job["error"], f"the job is not simply done: {job}")
     guest.need_only_on(destination)
+    guest.need_owner(destination)
     known = lab.hosts[source].run("virsh -q list --all --name").out.split()
     need("web1" not in known, f"libvirt on {source} still knows the guest that has left")
     guest.need_fenced(source)
