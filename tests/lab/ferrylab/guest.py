@@ -66,14 +66,19 @@ def install(host: Host, name: str) -> str:
     return initrd
 
 
-def start_small(host: Host, name: str, disk: str | None = None, memory_mib: int = 128) -> None:
-    """Starts the guest through libvirt. Its console is /var/log/NAME.console on the host."""
+def describe_small(host: Host, name: str, disk: str | None = None, memory_mib: int = 128) -> str:
+    """Puts the guest's domain on the host; returns the path of its XML there."""
     initrd = install(host, name)
     kver = host.run("uname -r").out.strip()
     xml = _DOMAIN.format(name=name, memory_mib=memory_mib, kernel=f"/boot/vmlinuz-{kver}",
                          initrd=initrd, disks=_DISK.format(path=disk) if disk else "")
     host.put(f"/var/lib/{name}.xml", xml)
-    host.run(f"virsh create /var/lib/{name}.xml", timeout=420)
+    return f"/var/lib/{name}.xml"
+
+
+def start_small(host: Host, name: str, disk: str | None = None, memory_mib: int = 128) -> None:
+    """Starts the guest through libvirt. Its console is /var/log/NAME.console on the host."""
+    host.run(f"virsh create {describe_small(host, name, disk, memory_mib)}", timeout=420)
 
 
 def wait_for_marker(host: Host, name: str, marker: str, timeout: float = 120) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The initramfs of a host: busybox, a few modules, and /init, which lays stage over tree under a
-tmpfs (or a disk that keeps what is written) and hands over to systemd. What differs between hosts is a second archive behind it."""
+tmpfs (or a disk that keeps what is written) and hands over to systemd. What differs between hosts
+is a second archive behind it."""
 
 import lzma
 import pathlib
