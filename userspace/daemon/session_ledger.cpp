@@ -57,9 +57,15 @@ void SessionLedger::learn() {
 void SessionLedger::settle_bars() {
   worker_.post([this] {
     for (const auto& disk : disks_) {
+      // The job is seen to have ended by now: the admin may have released the disk, or moved it on.
+      const auto unchanged = [this, &disk] {
+        const auto known = store_.by_uuid(disk.uuid);
+        return known && *known && (*known)->holding == disk.holding && (*known)->session == disk.session;
+      };
+      if (!unchanged()) continue;
       Status done = ok_status();
       if (store::is_barred(disk.holding)) {
-        if (auto barred = bar_volume(disk); !barred) done = barred.error();
+        if (auto barred = bar_volume(disk, unchanged); !barred) done = barred.error();
       } else if (disk.holding == Holding::owned) {
         done = unbar_volume(disk);
       }
