@@ -42,6 +42,10 @@ RECIPES = {
 }
 
 
+# Made from source to find mistakes; they cannot run guests.
+DEBUG = tuple(name for name, recipe in RECIPES.items() if recipe.configs)
+
+
 def names() -> list[str]:
     return list(tree.KERNELS) + list(RECIPES)
 

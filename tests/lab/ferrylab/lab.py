@@ -236,11 +236,7 @@ class Lab:
                  "log_buf_len=4M "
                  # The emulated clock of a starved vCPU must not look like a kernel fault.
                  "no_timer_check watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=180 "
-                 # QEMU's emulation of VMRUN changes a vCPU's pending interrupts without a lock
-                 # (helper_vmrun sets the virtual interrupt's bit while the APIC's thread sets
-                 # others), so now and then one is lost. A lost one-shot timer stops a CPU for good,
-                 # and the guest on it; after a lost periodic one the next comes by itself.
-                 "nohz=off highres=off "
+                 + self._tick() +
                  "systemd.show_status=0 systemd.unit=lab.target idle=halt")
         cpu = (["-accel", "kvm", "-cpu", "host"] if self.accel == "kvm"
                else ["-accel", "tcg,thread=multi", "-cpu", "max"])
@@ -282,6 +278,13 @@ class Lab:
                                "discard=unmap",
                      "-device", f"virtio-blk-pci,drive={serial},serial={serial}"]
         return argv
+
+    def _tick(self) -> str:
+        """QEMU's emulation of VMRUN changes a vCPU's pending interrupts without a lock (helper_vmrun sets the virtual
+        interrupt's bit while the APIC's thread sets others), so now and then one is lost. A lost one-shot timer stops a
+        CPU for good, and the guest on it; after a lost periodic one the next comes by itself. The debug kernels run no
+        guests, and in them a tick that never rests is most of what a host does."""
+        return "" if self.options.kernel in kernels.DEBUG else "nohz=off highres=off "
 
     def _cpus(self) -> int:
         """Emulated processors wait for each other's locks: more of them than real ones cost time. And with one per
