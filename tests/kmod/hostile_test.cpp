@@ -5,9 +5,6 @@
 #include <fcntl.h>
 #include <linux/ferry.h>
 #include <linux/genetlink.h>
-#include <netlink/genl/ctrl.h>
-#include <netlink/genl/genl.h>
-#include <netlink/netlink.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -19,6 +16,7 @@
 #include <iostream>
 #include <random>
 
+#include "genl.h"
 #include "suite.h"
 
 namespace ferry::kmod {
@@ -43,34 +41,6 @@ int as_nobody(F attempt) {
   int status = 0;
   waitpid(child, &status, 0);
   return WIFEXITED(status) ? WEXITSTATUS(status) : 101;
-}
-
-class NlSocket {
- public:
-  NlSocket() : socket_(nl_socket_alloc()) { genl_connect(socket_); }
-  NlSocket(const NlSocket&) = delete;
-  NlSocket& operator=(const NlSocket&) = delete;
-  ~NlSocket() { nl_socket_free(socket_); }
-  nl_sock* get() { return socket_; }
-
- private:
-  nl_sock* socket_;
-};
-
-// One GET, as a dump or for one tracker; libnl's answer.
-int ask(int family, int flags, const filter::TrackerUuid* uuid) {
-  NlSocket socket;
-  nl_msg* message = nlmsg_alloc();
-  genlmsg_put(message, NL_AUTO_PORT, NL_AUTO_SEQ, family, 0, flags, FERRY_CMD_GET, 1);
-  if (uuid) nla_put(message, FERRY_A_UUID, uuid->size(), uuid->data());
-  int code = nl_send_auto(socket.get(), message);
-  nlmsg_free(message);
-  return code < 0 ? code : nl_recvmsgs_default(socket.get());
-}
-
-int family_number() {
-  NlSocket socket;
-  return genl_ctrl_resolve(socket.get(), FERRY_GENL_NAME);
 }
 
 TEST_F(HostileTest, NobodyGetsNowhere) {
