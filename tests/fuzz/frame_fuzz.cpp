@@ -73,6 +73,21 @@ void check_body(const FrameHeader& header, std::span<const std::byte> payload) {
         (void)json->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
       }
       return;
+    case FrameType::check:
+      if (auto length = parse_check(header, kDiskBytes); length.ok()) {
+        require(*length <= kMaxExtentBytes, "a check fits a receiver's buffer");
+        require((*length + kBlockBytes - 1) / kBlockBytes * kCheckHashBytes == payload.size(),
+                "there is a hash for each block and a block for each hash");
+        require(check_range(header.offset, *length, kDiskBytes).ok(), "a check is whole blocks");
+        check_place(header, *length);
+      }
+      return;
+    case FrameType::differs:
+      for (const uint64_t blocks : {1, 2, 63, 64})
+        if (auto mask = parse_differs(payload, blocks); mask.ok())
+          require(*mask != 0 && (*mask & (~uint64_t{0} >> (64 - blocks))) == *mask,
+                  "an answer names blocks that were asked about");
+      return;
     case FrameType::end_round:
     case FrameType::hello: return;
   }

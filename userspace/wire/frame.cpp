@@ -41,6 +41,9 @@ constexpr std::array kRules{
     TypeRule{FrameType::end_round, "end_round", 0, 0, false, true},
     TypeRule{FrameType::error, "error", 0, kMaxErrorBytes, false, false},
     TypeRule{FrameType::hello, "hello", 0, 0, false, true},
+    TypeRule{FrameType::check, "check", kCheckHashBytes, kMaxCheckBlocks * kCheckHashBytes, true,
+             false},
+    TypeRule{FrameType::differs, "differs", kDiffersBytes, kDiffersBytes, true, false},
 };
 
 const TypeRule* rule_of(FrameType type) {
@@ -128,6 +131,8 @@ Result<FrameHeader> parse_header(std::span<const std::byte, kHeaderBytes> bytes)
                   " bytes");
   if (header.type == FrameType::extent && header.length_bytes % kSectorBytes != 0)
     return broken("extent frame of " + std::to_string(header.length_bytes) + " bytes");
+  if (header.type == FrameType::check && header.length_bytes % kCheckHashBytes != 0)
+    return broken("check frame of " + std::to_string(header.length_bytes) + " bytes");
   FERRY_TRY(check_place(*rule, header));
   return header;
 }
@@ -151,6 +156,30 @@ Result<uint64_t> parse_zero(const FrameHeader& header, std::span<const std::byte
     return broken("zero frame for " + std::to_string(length_bytes) + " bytes");
   if (header.offset > kMaxDiskBytes - length_bytes) return broken("zero frame past any disk");
   return length_bytes;
+}
+
+Result<uint64_t> parse_check(const FrameHeader& header, uint64_t disk_size_bytes) {
+  const uint64_t whole_bytes = header.length_bytes / kCheckHashBytes * kBlockBytes;
+  const uint64_t left_bytes = disk_size_bytes - std::min(header.offset, disk_size_bytes);
+  const uint64_t length_bytes = std::min(whole_bytes, left_bytes);
+  // Only the last block may be cut, and something has to be left of it.
+  const bool outside = length_bytes + kBlockBytes <= whole_bytes;
+  FERRY_TRY(check_range(header.offset, outside ? whole_bytes : length_bytes, disk_size_bytes));
+  return length_bytes;
+}
+
+void encode_differs(uint64_t mask, std::span<std::byte, kDiffersBytes> out) {
+  put(out.data(), mask);
+}
+
+Result<uint64_t> parse_differs(std::span<const std::byte> payload, uint64_t blocks) {
+  if (payload.size() != kDiffersBytes) return broken("a differs frame of the wrong length");
+  const auto mask = get<uint64_t>(payload.data());
+  if (mask == 0) return broken("a differs frame without a block");
+  if (blocks < 64 && mask >> blocks != 0)
+    return broken("a differs frame for more than the " + std::to_string(blocks) +
+                  " blocks that were checked");
+  return mask;
 }
 
 void encode_ack(const AckBody& ack, std::span<std::byte, kAckBytes> out) {

@@ -16,7 +16,7 @@
 namespace ferry::wire {
 
 // Peers of different protocol numbers refuse each other right after the TLS handshake.
-inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr uint32_t kProtocolVersion = 2;
 
 inline constexpr uint32_t kFrameMagic = 0x31595246;  // "FRY1" as bytes
 inline constexpr size_t kHeaderBytes = 32;
@@ -32,8 +32,12 @@ inline constexpr uint32_t kMaxDisks = 256;
 inline constexpr uint64_t kBlockBytes = 4096;
 inline constexpr uint64_t kSectorBytes = 512;
 inline constexpr uint64_t kMaxDiskBytes = 1ull << 60;
-// Extent and zero frames a sender may have unacknowledged on one stream. A receiver keeps as many
-// buffers, so it can always read on and a slow disk never closes the TCP window.
+// A check frame compares the blocks of at most one extent. 128 bits: see mover/check_hash.h.
+inline constexpr size_t kCheckHashBytes = 16;
+inline constexpr uint32_t kMaxCheckBlocks = kMaxExtentBytes / kBlockBytes;
+static_assert(kMaxCheckBlocks <= 64, "the mask of a differs frame has 64 bits");
+// Extent, zero and check frames a sender may have unacknowledged on one stream. A receiver keeps as
+// many buffers, so it can always read on and a slow disk never closes the TCP window.
 inline constexpr unsigned kWindowFrames = 64;
 
 enum class FrameType : uint16_t {
@@ -44,6 +48,8 @@ enum class FrameType : uint16_t {
   end_round = 5,  // offset = round number; echoed when everything before it is written
   error = 6,      // payload = "errc_name\ntext": the peer gives up and says why
   hello = 7,      // offset = protocol version; the first frame in both directions
+  check = 8,      // payload = a hash for each block of `disk` from `offset` on
+  differs = 9,    // payload = le u64: mask of the blocks of a check frame that are not the same
 };
 std::string_view frame_type_name(FrameType type);
 
@@ -67,16 +73,24 @@ Result<FrameHeader> parse_header(std::span<const std::byte, kHeaderBytes> bytes)
 Status check_payload(const FrameHeader& header, std::span<const std::byte> payload);
 
 struct AckBody {
-  // Both count since the stream was opened and cover extent and zero frames.
+  // Both count since the stream was opened and cover extent, zero and check frames.
   uint64_t landed_bytes = 0;
   uint64_t landed_frames = 0;
   bool operator==(const AckBody&) const = default;
 };
 inline constexpr size_t kAckBytes = 16;
 inline constexpr size_t kZeroBodyBytes = 8;
+inline constexpr size_t kDiffersBytes = 8;
 
 void encode_zero(uint64_t length_bytes, std::span<std::byte, kZeroBodyBytes> out);
 Result<uint64_t> parse_zero(const FrameHeader& header, std::span<const std::byte> payload);
+// The bytes that a check frame covers on a disk of `disk_size_bytes`: a block per hash, the last
+// one cut at the disk's end. Fails when a block lies outside; otherwise at most kMaxExtentBytes.
+Result<uint64_t> parse_check(const FrameHeader& header, uint64_t disk_size_bytes);
+// Bit i stands for block i of the check frame. Parsed, at least one of the first `blocks` bits is
+// set and no other.
+void encode_differs(uint64_t mask, std::span<std::byte, kDiffersBytes> out);
+Result<uint64_t> parse_differs(std::span<const std::byte> payload, uint64_t blocks);
 void encode_ack(const AckBody& ack, std::span<std::byte, kAckBytes> out);
 Result<AckBody> parse_ack(std::span<const std::byte> payload);
 std::string encode_error(const Error& error);

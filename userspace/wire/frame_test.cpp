@@ -53,7 +53,10 @@ TEST(FrameTest, EveryTypeRoundTrips) {
       {FrameType::end_round, 0, 0, 0, 77, 5},
       {FrameType::error, 0, 0, 0, 0, 5},
       {FrameType::error, 0, kMaxErrorBytes, 0, 0, 5},
-      {FrameType::hello, 0, 0, 0, kProtocolVersion, 5}};
+      {FrameType::hello, 0, 0, 0, kProtocolVersion, 5},
+      {FrameType::check, 0, 16, 0, 0, 5},
+      {FrameType::check, 0, 1024, kMaxDisks - 1, kMaxDiskBytes - kBlockBytes, 5},
+      {FrameType::differs, 0, 8, 3, 1 << 20, 5}};
   for (const FrameHeader& header : headers) {
     auto parsed = parse_header(encoded(header));
     ASSERT_TRUE(parsed.ok()) << parsed.error().message();
@@ -65,7 +68,7 @@ TEST(FrameTest, MagicTypeAndFlagsAreJudged) {
   Bytes bytes = encoded(extent(4096));
   bytes[3] = std::byte{'2'};
   EXPECT_FALSE(parse_header(bytes).ok());
-  for (const unsigned type : {0u, 8u, 255u, 65535u})
+  for (const unsigned type : {0u, 10u, 255u, 65535u})
     EXPECT_FALSE(accepted({static_cast<FrameType>(type), 0, 0, 0, 0, 0})) << type;
   for (int bit = 0; bit < 16; ++bit) {
     FrameHeader header = extent(4096);
@@ -89,6 +92,10 @@ TEST(FrameTest, EveryLengthLimitHolds) {
   EXPECT_FALSE(accepted({FrameType::end_round, 0, 1, 0, 0, 0}));
   EXPECT_FALSE(accepted({FrameType::error, 0, kMaxErrorBytes + 1, 0, 0, 0}));
   EXPECT_FALSE(accepted({FrameType::hello, 0, 1, 0, 1, 0}));
+  for (const uint32_t length : {0u, 8u, 15u, 24u, 1040u, 0xfffffff0u})
+    EXPECT_FALSE(accepted({FrameType::check, 0, length, 0, 0, 0})) << length;
+  for (const uint32_t length : {0u, 7u, 16u})
+    EXPECT_FALSE(accepted({FrameType::differs, 0, length, 0, 0, 0})) << length;
 }
 
 TEST(FrameTest, PlacesAreJudged) {
@@ -97,6 +104,12 @@ TEST(FrameTest, PlacesAreJudged) {
   EXPECT_FALSE(accepted(extent(4096, 0, kMaxDiskBytes)));
   EXPECT_FALSE(accepted({FrameType::zero, 0, 8, kMaxDisks, 0, 0}));
   EXPECT_FALSE(accepted({FrameType::zero, 0, 8, 0, 4095, 0}));
+  for (const FrameType type : {FrameType::check, FrameType::differs}) {
+    const uint32_t length = type == FrameType::check ? kCheckHashBytes : kDiffersBytes;
+    EXPECT_FALSE(accepted({type, 0, length, kMaxDisks, 0, 0}));
+    EXPECT_FALSE(accepted({type, 0, length, 0, 512, 0}));
+    EXPECT_FALSE(accepted({type, 0, length, 0, kMaxDiskBytes, 0}));
+  }
   // Frames that name no place must not carry one.
   EXPECT_FALSE(accepted({FrameType::control, 0, 2, 1, 0, 0}));
   EXPECT_FALSE(accepted({FrameType::control, 0, 2, 0, 4096, 0}));
@@ -132,6 +145,46 @@ TEST(FrameTest, ZeroBodyLimits) {
   encode_zero(8192, body);
   EXPECT_FALSE(parse_zero(late, body).ok());
   EXPECT_FALSE(parse_zero(header, std::span(body).first(7)).ok());
+}
+
+TEST(FrameTest, ACheckFrameIsCutByTheDisk) {
+  constexpr uint64_t kDisk = 10 * 4096 + 512;
+  const auto covered = [](uint64_t offset, uint32_t blocks, uint64_t size = 10 * 4096 + 512) {
+    auto length = parse_check({FrameType::check, 0, blocks * 16, 0, offset, 0}, size);
+    return length.ok() ? *length : 0;
+  };
+  EXPECT_EQ(covered(0, 10), 40960u);
+  EXPECT_EQ(covered(0, 11), kDisk);
+  EXPECT_EQ(covered(9 * 4096, 1), 4096u);
+  EXPECT_EQ(covered(9 * 4096, 2), 4608u);
+  EXPECT_EQ(covered(10 * 4096, 1), 512u);
+  EXPECT_EQ(covered(0, 64, 1 << 20), kMaxExtentBytes);
+  EXPECT_EQ(covered(0, 12), 0u);             // one block after the end
+  EXPECT_EQ(covered(10 * 4096, 2), 0u);
+  EXPECT_EQ(covered(11 * 4096, 1), 0u);
+  EXPECT_EQ(covered(0, 11, 40960), 0u);      // the disk ends with a whole block
+  EXPECT_EQ(covered(40960, 1, 40960), 0u);
+  EXPECT_EQ(covered(0, 1, 0), 0u);
+  EXPECT_EQ(covered(kMaxDiskBytes - 4096, 64), 0u);
+}
+
+TEST(FrameTest, DiffersNamesCheckedBlocksOnly) {
+  std::array<std::byte, kDiffersBytes> body{};
+  const auto parsed = [&](uint64_t mask, uint64_t blocks) {
+    encode_differs(mask, body);
+    auto result = parse_differs(body, blocks);
+    return result.ok() ? *result : 0;
+  };
+  EXPECT_EQ(parsed(0x0102, 16), 0x0102u);
+  EXPECT_EQ(body[0], std::byte{2});
+  EXPECT_EQ(parsed(1, 1), 1u);
+  EXPECT_EQ(parsed(~uint64_t{0}, 64), ~uint64_t{0});
+  EXPECT_EQ(parsed(2, 1), 0u);
+  EXPECT_EQ(parsed(uint64_t{1} << 63, 63), 0u);
+  encode_differs(0, body);
+  EXPECT_FALSE(parse_differs(body, 64).ok());
+  encode_differs(1, body);
+  EXPECT_FALSE(parse_differs(std::span(body).first(7), 64).ok());
 }
 
 TEST(FrameTest, AckRoundTrips) {
