@@ -1,144 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Sender and Receiver against each other, over TLS on local sockets, with real files.
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/stat.h>
 
-#include <cstring>
-#include <deque>
-#include <future>
-#include <random>
-#include <thread>
-
-#include "io/disk_file.h"
-#include "io/hash.h"
 #include "mover/digest.h"
-#include "mover/receiver.h"
-#include "mover/sender.h"
-#include "wire/control.h"
-#include "wire/test_keys.h"
+#include "mover/test_link.h"
 
 namespace ferry::mover {
 namespace {
 
 using ::testing::HasSubstr;
-using Bytes = std::vector<unsigned char>;
-
-constexpr uint64_t kMiB = 1 << 20;
-
-Bytes random_bytes(size_t size, uint64_t seed) {
-  std::mt19937_64 random(seed);
-  Bytes bytes(size);
-  for (size_t at = 0; at < size; at += 8) {
-    const uint64_t word = random();
-    std::memcpy(&bytes[at], &word, std::min<size_t>(8, size - at));
-  }
-  return bytes;
-}
-
-// A file that goes away with its owner; filled and read through the page cache, handed out
-// O_DIRECT where the filesystem can.
-class TestDisk {
- public:
-  explicit TestDisk(uint64_t size_bytes) : size_bytes_(size_bytes) {
-    std::string name = (std::filesystem::temp_directory_path() / "ferry-disk-XXXXXX").string();
-    plain_ = Fd(mkstemp(name.data()));
-    wire::testing::check(ftruncate(plain_.get(), static_cast<off_t>(size_bytes)) == 0, "size");
-    auto fd = open_disk(name, OpenMode::read_write);
-    wire::testing::check(fd.ok(), "open");
-    fd_ = std::move(*fd);
-    std::filesystem::remove(name);
-  }
-  void write(uint64_t offset, const Bytes& bytes) {
-    wire::testing::check(pwrite(plain_.get(), bytes.data(), bytes.size(),
-                                static_cast<off_t>(offset)) == static_cast<ssize_t>(bytes.size()),
-                         "write");
-    wire::testing::check(fsync(plain_.get()) == 0, "fsync");
-  }
-  Bytes read() const {
-    Bytes bytes(size_bytes_);
-    wire::testing::check(pread(plain_.get(), bytes.data(), bytes.size(), 0) ==
-                         static_cast<ssize_t>(bytes.size()), "read");
-    return bytes;
-  }
-  uint64_t allocated() const {
-    struct stat st {};
-    fstat(plain_.get(), &st);
-    return static_cast<uint64_t>(st.st_blocks) * 512;
-  }
-  int fd() const { return fd_.get(); }
-  uint64_t size() const { return size_bytes_; }
-
- private:
-  uint64_t size_bytes_;
-  Fd plain_, fd_;
-};
-
-class ListSource : public ExtentSource {
- public:
-  ListSource(std::initializer_list<Extent> extents) : extents_(extents) {}
-  bool next(Extent& out) override {
-    if (extents_.empty()) return false;
-    out = extents_.front();
-    extents_.pop_front();
-    return true;
-  }
-
- private:
-  std::deque<Extent> extents_;
-};
-
-BlockHashes hashes_for(uint64_t size_bytes) {
-  auto hashes = BlockHashes::create((size_bytes + 4095) / 4096, kHashBlockShift, "/tmp");
-  wire::testing::check(hashes.ok(), "hashes");
-  return std::move(*hashes);
-}
-
-// N streams between a Sender and a Receiver in one process.
-class Link {
- public:
-  Link(unsigned streams, std::vector<DiskTarget> targets, SenderOptions options = {},
-       IoEngine engine = IoEngine::automatic)
-      : receiver(std::move(targets), {engine}) {
-    options.engine = engine;
-    std::vector<std::unique_ptr<wire::Channel>> near;
-    for (unsigned i = 0; i < streams; ++i) {
-      auto pair = wire::testing::handshake(context_, context_, "host");
-      near.push_back(std::move(*pair.client));
-      far.push_back(std::move(*pair.server));
-      served.push_back(std::async(std::launch::async, [this, channel = far.back().get()] {
-        return receiver.serve(*channel, stop.get_token());
-      }));
-    }
-    sender.emplace(std::move(near), options);
-  }
-  ~Link() {
-    if (sender) sender->abort();
-    stop.request_stop();
-  }
-  // The ends of all serve() calls after an orderly finish.
-  void finish() {
-    std::jthread ending([this] { sender->finish(); });
-    for (auto& call : served) {
-      const Status end = call.get();
-      EXPECT_TRUE(end.ok()) << end.error().message();
-      // What the daemon does: when serve() has returned the channel goes away.
-    }
-    far.clear();
-  }
-
- private:
-  static inline wire::testing::TestPki pki_;
-  std::shared_ptr<wire::TlsContext> context_ = pki_.context("host", "DNS:host");
-
- public:
-  Receiver receiver;
-  std::stop_source stop;
-  std::vector<std::unique_ptr<wire::Channel>> far;
-  std::vector<std::future<Status>> served;
-  std::optional<Sender> sender;
-};
+using testing::Bytes, testing::Link, testing::TestDisk;
+using testing::hashes_for, testing::kMiB, testing::random_bytes;
 
 class CopyTest : public ::testing::TestWithParam<IoEngine> {};
 INSTANTIATE_TEST_SUITE_P(Engines, CopyTest, ::testing::Values(IoEngine::automatic, IoEngine::plain),
@@ -154,7 +27,7 @@ TEST_P(CopyTest, WholeDiskOverFourStreams) {
   to.write(0, random_bytes(9 * kMiB + 512, 3));  // an old disk: zeroes have to be written too
   auto hashes = hashes_for(to.size());
   Link link(4, {{5, to.fd(), to.size(), &hashes}}, {}, GetParam());
-  ListSource all{{5, 0, from.size()}};
+  ExtentList all{{{5, 0, from.size()}}};
   auto stats = link.sender->copy({{5, from.fd(), from.size()}}, all, {}, {});
   ASSERT_TRUE(stats.ok()) << stats.error().message();
   EXPECT_EQ(stats->covered_bytes, from.size());
@@ -182,7 +55,7 @@ TEST_P(CopyTest, SparseContentStaysSparse) {
   from.write(16 * kMiB + 64 * 1024, random_bytes(4096, 4));
   auto hashes = hashes_for(to.size());
   Link link(2, {{0, to.fd(), to.size(), &hashes}}, {}, GetParam());
-  ListSource all{{0, 0, from.size()}};
+  ExtentList all{{{0, 0, from.size()}}};
   auto stats = link.sender->copy({{0, from.fd(), from.size()}}, all, {}, {});
   ASSERT_TRUE(stats.ok()) << stats.error().message();
   EXPECT_LE(stats->data_bytes, 32u * 1024);
@@ -201,13 +74,13 @@ TEST_P(CopyTest, RewritesOverManyRounds) {
   for (uint64_t round = 0; round < 12; ++round) {
     // Data and zeroes take turns over the same blocks.
     from.write(0, round % 3 == 2 ? Bytes(kDisk) : random_bytes(kDisk, 100 + round));
-    ListSource all{{0, 0, kDisk}};
+    ExtentList all{{{0, 0, kDisk}}};
     auto stats = link.sender->copy(disks, all, {}, {});
     ASSERT_TRUE(stats.ok()) << stats.error().message();
     ASSERT_TRUE(to.read() == from.read()) << "round " << round;
     ASSERT_EQ(*digest_of(from.fd(), kDisk, kHashBlockShift, {}, {}), hashes.digest());
   }
-  ListSource nothing{};
+  ExtentList nothing{{}};
   auto empty = link.sender->copy(disks, nothing, {}, {});
   ASSERT_TRUE(empty.ok());
   EXPECT_EQ(empty->covered_bytes, 0u);
@@ -222,7 +95,7 @@ TEST_P(CopyTest, SeveralDisksAndScatteredBlocks) {
   Link link(2, {{0, to0.fd(), to0.size(), nullptr}, {1, to1.fd(), to1.size(), &hashes}}, {},
             GetParam());
   // The last extent overruns the end, as a large tracking block does.
-  ListSource some{{1, 4096, 4096}, {0, 8192, 16384}, {1, 2 * kMiB - 4096, kMiB}};
+  ExtentList some{{{1, 4096, 4096}, {0, 8192, 16384}, {1, 2 * kMiB - 4096, kMiB}}};
   auto stats = link.sender->copy({{0, from0.fd(), from0.size()}, {1, from1.fd(), from1.size()}},
                                  some, {}, {});
   ASSERT_TRUE(stats.ok()) << stats.error().message();
@@ -246,7 +119,7 @@ TEST_P(CopyTest, ALimitIsKeptAndCanBeLiftedWhileCopying) {
   options.limit = &limit;
   options.progress_every = std::chrono::milliseconds(1);
   Link link(2, {{0, to.fd(), to.size(), nullptr}}, options, GetParam());
-  ListSource all{{0, 0, from.size()}};
+  ExtentList all{{{0, 0, from.size()}}};
   uint64_t calls = 0, covered = 0;
   auto stats = link.sender->copy(
       {{0, from.fd(), from.size()}}, all,
@@ -273,7 +146,7 @@ TEST_P(CopyTest, StopEndsACopyThatCannotGoOn) {
   options.limit = &limit;
   options.progress_every = std::chrono::milliseconds(1);
   Link link(3, {{0, to.fd(), to.size(), nullptr}}, options, GetParam());
-  ListSource all{{0, 0, from.size()}};
+  ExtentList all{{{0, 0, from.size()}}};
   std::stop_source stop;
   auto stats = link.sender->copy({{0, from.fd(), from.size()}}, all,
                                  [&](const CopyStats&) { stop.request_stop(); }, stop.get_token());
@@ -281,7 +154,7 @@ TEST_P(CopyTest, StopEndsACopyThatCannotGoOn) {
   EXPECT_EQ(stats.error().code, Errc::aborted);
   for (auto& call : link.served) EXPECT_FALSE(call.get().ok());
   link.receiver.wait_idle();
-  ListSource again{{0, 0, 4096}};
+  ExtentList again{{{0, 0, 4096}}};
   EXPECT_FALSE(link.sender->copy({{0, from.fd(), from.size()}}, again, {}, {}).ok());
 }
 
@@ -293,7 +166,7 @@ TEST_P(CopyTest, ADroppedStreamEndsTheCopyOnAllStreams) {
   options.limit = &limit;
   options.progress_every = std::chrono::milliseconds(1);
   Link link(3, {{0, to.fd(), to.size(), nullptr}}, options, GetParam());
-  ListSource all{{0, 0, from.size()}};
+  ExtentList all{{{0, 0, from.size()}}};
   auto stats = link.sender->copy({{0, from.fd(), from.size()}}, all,
                                  [&](const CopyStats&) { link.far[1]->abort(); }, {});
   ASSERT_FALSE(stats.ok());
@@ -306,7 +179,7 @@ TEST_P(CopyTest, AWriteErrorAtTheReceiverIsToldToTheSender) {
   from.write(0, random_bytes(8 * kMiB, 11));
   const Fd read_only(open(("/proc/self/fd/" + std::to_string(to.fd())).c_str(), O_RDONLY));
   Link link(2, {{0, read_only.get(), to.size(), nullptr}}, {}, GetParam());
-  ListSource all{{0, 0, from.size()}};
+  ExtentList all{{{0, 0, from.size()}}};
   auto stats = link.sender->copy({{0, from.fd(), from.size()}}, all, {}, {});
   ASSERT_FALSE(stats.ok());
   EXPECT_EQ(stats.error().code, Errc::io) << stats.error().message();
@@ -316,7 +189,7 @@ TEST_P(CopyTest, AWriteErrorAtTheReceiverIsToldToTheSender) {
 TEST_P(CopyTest, AReadErrorAtTheSenderEndsTheCopy) {
   TestDisk from(4 * kMiB), to(8 * kMiB);
   Link link(2, {{0, to.fd(), to.size(), nullptr}}, {}, GetParam());
-  ListSource all{{0, 0, 8 * kMiB}};
+  ExtentList all{{{0, 0, 8 * kMiB}}};
   auto stats = link.sender->copy({{0, from.fd(), 8 * kMiB}}, all, {}, {});
   ASSERT_FALSE(stats.ok());
   EXPECT_EQ(stats.error().code, Errc::io);
@@ -328,7 +201,7 @@ TEST_P(CopyTest, ExtentsThatMakeNoSenseEndTheCopy) {
   for (const Extent& bad : {Extent{1, 0, 4096}, Extent{0, kMiB, 4096}, Extent{0, 512, 4096},
                             Extent{0, 0, 100}, Extent{0, 0, 0}}) {
     Link link(1, {{0, to.fd(), to.size(), nullptr}}, {}, GetParam());
-    ListSource extents{bad};
+    ExtentList extents{{bad}};
     EXPECT_FALSE(link.sender->copy({{0, from.fd(), from.size()}}, extents, {}, {}).ok());
   }
 }
@@ -337,7 +210,7 @@ TEST_P(CopyTest, ASmallerTargetIsRefused) {
   TestDisk from(2 * kMiB), to(kMiB);
   from.write(0, random_bytes(2 * kMiB, 12));
   Link link(1, {{0, to.fd(), to.size(), nullptr}}, {}, GetParam());
-  ListSource extents{{0, kMiB, 4096}};
+  ExtentList extents{{{0, kMiB, 4096}}};
   auto stats = link.sender->copy({{0, from.fd(), from.size()}}, extents, {}, {});
   ASSERT_FALSE(stats.ok());
   EXPECT_EQ(stats.error().code, Errc::protocol);

@@ -19,25 +19,10 @@
 #include "base/result.h"
 #include "base/token_bucket.h"
 #include "io/block_queue.h"
+#include "mover/extent_source.h"
 #include "wire/channel.h"
 
 namespace ferry::mover {
-
-// Any length; the Sender cuts it into its own requests. Starts at a multiple of 4 KiB; its end is
-// one too, or at or past the end of the disk (what lies past the end is ignored).
-struct Extent {
-  uint32_t disk = 0;
-  uint64_t offset_bytes = 0;
-  uint64_t length_bytes = 0;
-};
-
-// What to copy in one round. Extents of one round must not overlap: streams do not wait for each
-// other. Called under the Sender's lock, from its threads, never at the same time.
-class ExtentSource {
- public:
-  virtual ~ExtentSource() = default;
-  virtual bool next(Extent& out) = 0;  // false: the round is complete
-};
 
 struct DiskSource {
   uint32_t disk = 0;        // index, the same on both sides
