@@ -95,6 +95,18 @@ Result<Digest> digest_of(int fd, uint64_t size_bytes, uint32_t block_shift,
   return Digest(hasher.hex());
 }
 
+Status fill_hashes(int fd, uint64_t size_bytes, BlockHashes& hashes, const ScanProgress& progress,
+                   std::stop_token stop) {
+  const uint64_t block_bytes = uint64_t{1} << hashes.block_shift();
+  const uint64_t blocks = size_bytes / block_bytes + (size_bytes % block_bytes != 0);
+  if (hashes.nr_blocks() != blocks)
+    return make_error(Errc::usage, "a table of " + std::to_string(hashes.nr_blocks()) +
+                      " block hashes does not fit a disk of " + std::to_string(blocks) +
+                      " blocks");
+  return scan(fd, size_bytes, hashes.block_shift(),
+              [&](uint64_t block, uint64_t hash) { hashes.set(block, hash); }, progress, stop);
+}
+
 Result<std::vector<uint64_t>> find_mismatches(int fd, uint64_t size_bytes,
                                               const BlockHashes& hashes,
                                               const ScanProgress& progress, std::stop_token stop) {
