@@ -21,7 +21,7 @@ struct Extent {
   bool operator==(const Extent&) const = default;
 };
 
-// What to copy in one round. Extents of one round must not overlap: streams do not wait
+// What to copy or compare in one round. Extents of one round must not overlap: streams do not wait
 // for each other. Called under the Sender's lock, from its threads, never at the same time.
 class ExtentSource {
  public:
@@ -29,7 +29,7 @@ class ExtentSource {
   virtual bool next(Extent& out) = 0;  // false: the round is complete
 };
 
-// Hands out the extents it was given, once and in their order.
+// Hands out the extents it was given, once and in their order; for example what a comparison found.
 class ExtentList : public ExtentSource {
  public:
   explicit ExtentList(std::vector<Extent> extents) : extents_(std::move(extents)) {}

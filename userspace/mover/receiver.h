@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Receiver: writes what a Sender pushes. Everything in a frame is judged before it is used: lengths,
-// the disk's index, the range on the disk, the checksum. Keeps a hash of every block it writes.
+// Receiver: writes what a Sender pushes, and compares what it only asks about. Everything in a
+// frame is judged before it is used: lengths, the disk's index, the range on the disk, the
+// checksum. Keeps a hash of every block it writes or finds equal.
 // Targets' descriptors and hash tables stay the caller's and must outlive all serve() calls.
 // Thread-safety: serve() once per stream, each in a thread of its own; everything else from any.
 #pragma once
@@ -22,7 +23,7 @@ namespace ferry::mover {
 
 struct DiskTarget {
   uint32_t disk = 0;        // index, the same on both sides
-  int fd = -1;              // best O_DIRECT
+  int fd = -1;              // best O_DIRECT; for reading too, when the sender compares
   uint64_t size_bytes = 0;
   BlockHashes* hashes = nullptr;  // may be missing
 };
@@ -46,7 +47,8 @@ class Receiver {
   // Waits until no serve() runs any more.
   void wait_idle();
 
-  uint64_t received_bytes() const { return received_bytes_; }  // data and zeroes, written
+  // Data and zeroes, written; not what was only compared.
+  uint64_t received_bytes() const { return received_bytes_; }
 
  private:
   friend class ReceiverStream;

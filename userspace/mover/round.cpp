@@ -2,6 +2,8 @@
 #include "mover/round.h"
 
 #include <algorithm>
+#include <bit>
+#include <tuple>
 
 #include "wire/frame.h"
 
@@ -18,9 +20,10 @@ void add_at(std::vector<uint64_t>& list, uint32_t index, uint64_t value) {
 
 }  // namespace
 
-Round::Round(uint64_t number, const std::vector<DiskSource>& disks, ExtentSource& extents,
-             TokenBucket* limit, std::function<void()> on_failure)
-    : number_(number),
+Round::Round(RoundKind kind, uint64_t number, const std::vector<DiskSource>& disks,
+             ExtentSource& extents, TokenBucket* limit, std::function<void()> on_failure)
+    : kind_(kind),
+      number_(number),
       disks_(disks),
       limit_(limit),
       on_failure_(std::move(on_failure)),
@@ -118,6 +121,45 @@ void Round::count_zero(uint32_t disk, uint64_t zero_bytes, uint64_t wire_bytes) 
   stats_.wire_bytes += wire_bytes;
   ++stats_.frames;
   add_at(stats_.disk_zero_bytes, disk, zero_bytes);
+}
+
+void Round::count_check(uint64_t wire_bytes) {
+  const std::lock_guard lock(stats_mutex_);
+  stats_.wire_bytes += wire_bytes;
+  ++stats_.frames;
+}
+
+void Round::add_differing(const Piece& piece, uint64_t mask) {
+  const std::lock_guard lock(differing_mutex_);
+  // One run per piece, from its first to its last such block, is all there is room for now.
+  const bool coarse = differing_.size() >= kMaxExactRuns;
+  while (mask != 0) {
+    const auto first = static_cast<unsigned>(std::countr_zero(mask));
+    const auto count = static_cast<unsigned>(coarse ? std::bit_width(mask) - first
+                                                    : std::countr_one(mask >> first));
+    const uint64_t from = first * wire::kBlockBytes;
+    const uint64_t to = std::min((first + count) * wire::kBlockBytes, piece.length_bytes);
+    differing_.push_back({piece.disk->disk, piece.offset_bytes + from, to - from});
+    mask = first + count < 64 ? mask >> (first + count) << (first + count) : 0;
+  }
+}
+
+std::vector<Extent> Round::take_differing() {
+  const std::lock_guard lock(differing_mutex_);
+  std::sort(differing_.begin(), differing_.end(), [](const Extent& a, const Extent& b) {
+    return std::tie(a.disk, a.offset_bytes) < std::tie(b.disk, b.offset_bytes);
+  });
+  size_t kept = 0;
+  for (const Extent& run : differing_) {
+    Extent* const last = kept > 0 ? &differing_[kept - 1] : nullptr;
+    if (last != nullptr && last->disk == run.disk &&
+        last->offset_bytes + last->length_bytes == run.offset_bytes)
+      last->length_bytes += run.length_bytes;
+    else
+      differing_[kept++] = run;
+  }
+  differing_.resize(kept);
+  return std::move(differing_);
 }
 
 CopyStats Round::stats() const {

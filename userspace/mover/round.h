@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Round: what the streams of a Sender share during one copy(): the extents still to be sent, the
-// first error, the counters. Internal to mover/. Owned by copy(); borrows disks and extents.
+// Round: what the streams of a Sender share during one copy() or compare(): the extents still to be
+// sent, the first error, the counters, what was found to differ. Internal to mover/. Owned by that
+// call; borrows disks and extents.
 // Thread-safe.
 #pragma once
 
@@ -22,12 +23,15 @@ struct Piece {
   uint64_t length_bytes = 0;
 };
 
+enum class RoundKind { copy, compare };
+
 class Round {
  public:
   // `on_failure` runs once, at the first failure, from the failing thread.
-  Round(uint64_t number, const std::vector<DiskSource>& disks, ExtentSource& extents,
-        TokenBucket* limit, std::function<void()> on_failure);
+  Round(RoundKind kind, uint64_t number, const std::vector<DiskSource>& disks,
+        ExtentSource& extents, TokenBucket* limit, std::function<void()> on_failure);
 
+  RoundKind kind() const { return kind_; }
   uint64_t number() const { return number_; }
   // The next piece to send; false at the end of the round or after a failure.
   bool next(Piece& out);
@@ -43,12 +47,18 @@ class Round {
 
   void count_data(uint32_t disk, uint64_t data_bytes, uint64_t wire_bytes);
   void count_zero(uint32_t disk, uint64_t zero_bytes, uint64_t wire_bytes);
+  void count_check(uint64_t wire_bytes);
+  // Bit i of `mask`: block i of `piece` differs. Bits past its end must not be set.
+  void add_differing(const Piece& piece, uint64_t mask);
+  // Runs of blocks by disk, rising, none touching the next. To be called once, at the end.
+  std::vector<Extent> take_differing();
   void count_landed(uint64_t size_bytes) { landed_bytes_ += size_bytes; }
   CopyStats stats() const;
 
  private:
   Status take_extent(const Extent& extent);
 
+  const RoundKind kind_;
   const uint64_t number_;
   const std::vector<DiskSource>& disks_;
   TokenBucket* const limit_;
@@ -65,6 +75,9 @@ class Round {
   std::optional<Error> error_;
   bool said_by_peer_ = false;
   std::atomic<bool> failed_{false};
+
+  std::mutex differing_mutex_;
+  std::vector<Extent> differing_;  // as the answers come
 
   std::atomic<uint64_t> landed_bytes_{0};
   mutable std::mutex stats_mutex_;

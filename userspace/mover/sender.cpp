@@ -19,15 +19,19 @@ class Sender::Crew {
       streams_.push_back(std::make_unique<SenderStream>(std::move(channel)));
   }
 
-  Result<CopyStats> copy(const std::vector<DiskSource>& disks, ExtentSource& extents,
-                         const std::function<void(const CopyStats&)>& progress,
-                         std::stop_token stop) {
+  // A copy is a round that finds no differences.
+  Result<Comparison> run_round(RoundKind kind, const std::vector<DiskSource>& disks,
+                               ExtentSource& extents,
+                               const std::function<void(const CopyStats&)>& progress,
+                               std::stop_token stop) {
     if (broken_) return *broken_;
     FERRY_TRY(prepare(disks));
-    Round round(++round_number_, disks, extents, options_.limit, [this] { abort(); });
+    Round round(kind, ++round_number_, disks, extents, options_.limit, [this] { abort(); });
     {
       const std::stop_callback on_stop(stop, [&] {
-        round.fail(make_error(Errc::aborted, "the copy was called off"));
+        round.fail(make_error(Errc::aborted, std::string(kind == RoundKind::copy
+                                                             ? "the copy" : "the comparison") +
+                              " was called off"));
       });
       run(round, progress);
     }
@@ -37,7 +41,7 @@ class Sender::Crew {
     }
     const CopyStats stats = round.stats();
     if (progress) progress(stats);
-    return stats;
+    return Comparison{round.take_differing(), stats};
   }
 
   void abort() {
@@ -104,7 +108,14 @@ Sender::~Sender() = default;
 Result<CopyStats> Sender::copy(const std::vector<DiskSource>& disks, ExtentSource& extents,
                                const std::function<void(const CopyStats&)>& progress,
                                std::stop_token stop) {
-  return crew_->copy(disks, extents, progress, std::move(stop));
+  auto round = crew_->run_round(RoundKind::copy, disks, extents, progress, std::move(stop));
+  if (!round.ok()) return std::move(round).error();
+  return std::move(round->stats);
+}
+Result<Comparison> Sender::compare(const std::vector<DiskSource>& disks, ExtentSource& extents,
+                                   const std::function<void(const CopyStats&)>& progress,
+                                   std::stop_token stop) {
+  return crew_->run_round(RoundKind::compare, disks, extents, progress, std::move(stop));
 }
 void Sender::finish() { crew_->finish(); }
 void Sender::abort() { crew_->abort(); }

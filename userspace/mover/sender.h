@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Sender: reads extents of disks and pushes them to the peer's Receiver over several streams.
+// Sender: reads extents of disks and pushes them to the peer's Receiver over several streams, or
+// asks it which of their blocks it does not hold yet.
 // Owns its streams; disks, extent source and rate limit stay the caller's.
 // Order: copy() returns only when the peer has written and acknowledged everything, so a block sent
 // again in a later round can never be overtaken by its older content.
-// Thread-safety: one copy() at a time; abort() from any thread. A failed or stopped copy() ends the
-// Sender: the streams are broken off and every later copy() fails.
+// Thread-safety: one copy() or compare() at a time; abort() from any thread. When one fails or is
+// stopped, that ends the Sender: the streams are broken off and every later call fails.
 #pragma once
 
 #include <chrono>
@@ -31,7 +32,7 @@ struct DiskSource {
 };
 
 struct CopyStats {
-  uint64_t covered_bytes = 0;  // of the disks, written at the peer: data and zeroes
+  uint64_t covered_bytes = 0;  // of the disks: written at the peer, data and zeroes; or compared
   uint64_t data_bytes = 0;     // sent as data
   uint64_t zero_bytes = 0;     // sent as "this is zero"
   uint64_t wire_bytes = 0;     // frames, before encryption
@@ -40,6 +41,15 @@ struct CopyStats {
   std::vector<uint64_t> disk_zero_bytes;  // zero bytes by disk index
   std::chrono::nanoseconds elapsed{0};
 };
+
+struct Comparison {
+  // Runs of blocks that the peer does not hold as they are here, by disk, rising, none touching the
+  // next. Past kMaxExactRuns of them, equal blocks between two that differ may be covered as well.
+  std::vector<Extent> differing;
+  CopyStats stats;  // nothing was sent as data or zeroes; covered_bytes are those compared
+};
+// Bounds the memory for a disk whose every other block differs: 24 bytes a run.
+inline constexpr size_t kMaxExactRuns = 1u << 20;
 
 struct SenderOptions {
   TokenBucket* limit = nullptr;  // its rate may change while a copy runs
@@ -57,6 +67,14 @@ class Sender {
   Result<CopyStats> copy(const std::vector<DiskSource>& disks, ExtentSource& extents,
                          const std::function<void(const CopyStats&)>& progress,
                          std::stop_token stop);
+  // Sends hashes of the extents' blocks in place of their content: under 1 % of their size. Writes
+  // nothing at the peer, but the blocks that are equal count as received there. `differing` is what
+  // a copy() then has to carry, as long as nobody writes on either side; what is written here while
+  // this runs has to be copied as well. Errc::unsupported where a host's OpenSSL lacks the hash.
+  // Everything else is as for copy().
+  Result<Comparison> compare(const std::vector<DiskSource>& disks, ExtentSource& extents,
+                             const std::function<void(const CopyStats&)>& progress,
+                             std::stop_token stop);
   // Orderly end of all streams: the peer's serve() calls return without an error.
   void finish();
   void abort();

@@ -66,6 +66,7 @@ Status SenderStream::fill(Round& round, bool& more) {
 }
 
 Status SenderStream::send_piece(Round& round, const Piece& piece, const std::byte* data) {
+  if (round.kind() == RoundKind::compare) return send_check(round, piece, data);
   const auto zero_at = [&](uint64_t at) {
     return is_zero(data + at, std::min(kZeroRunBytes, piece.length_bytes - at));
   };
@@ -85,9 +86,7 @@ Status SenderStream::send_run(Round& round, const Piece& run, const std::byte* d
   const uint32_t disk = run.disk->disk;
   const uint64_t wire_bytes =
       wire::kHeaderBytes + (zero ? wire::kZeroBodyBytes : run.length_bytes);
-  take_credit(round);
-  round.pace(wire_bytes);
-  if (round.failed()) return ok_status();
+  if (!may_send(round, wire_bytes)) return ok_status();
   if (zero) {
     std::array<std::byte, wire::kZeroBodyBytes> body{};
     wire::encode_zero(run.length_bytes, body);
@@ -101,13 +100,37 @@ Status SenderStream::send_run(Round& round, const Piece& run, const std::byte* d
   return ok_status();
 }
 
+Status SenderStream::send_check(Round& round, const Piece& piece, const std::byte* data) {
+  if (!hasher_) {
+    auto hasher = CheckHasher::create();
+    if (!hasher.ok()) return std::move(hasher).error();
+    hasher_ = std::move(*hasher);
+  }
+  auto hashes = hasher_->hash_blocks(data, piece.length_bytes);
+  if (!hashes.ok()) return std::move(hashes).error();
+  const uint64_t wire_bytes = wire::kHeaderBytes + hashes->size();
+  if (!may_send(round, wire_bytes, &piece)) return ok_status();
+  FERRY_TRY(wire::send_frame(*channel_, wire::FrameType::check, piece.disk->disk,
+                             piece.offset_bytes, *hashes));
+  round.count_check(wire_bytes);
+  return ok_status();
+}
+
+// Waits until the peer and the rate limit have room for a frame; false after a failure.
+bool SenderStream::may_send(Round& round, uint64_t wire_bytes, const Piece* check) {
+  take_credit(round, check);
+  round.pace(wire_bytes);
+  return !round.failed();
+}
+
 // One frame more may be under way; counted before it is sent, so that its ack is never a surprise.
-void SenderStream::take_credit(Round& round) {
+void SenderStream::take_credit(Round& round, const Piece* check) {
   std::unique_lock lock(credit_mutex_);
   credit_changed_.wait(lock, [&] {
     return sent_frames_ - acked_frames_ < wire::kWindowFrames || round.failed();
   });
   ++sent_frames_;
+  if (check != nullptr) checks_.push_back({*check});
 }
 
 void SenderStream::read_acks(Round& round) {
@@ -130,6 +153,9 @@ Result<bool> SenderStream::read_answer(Round& round) {
   switch (h.type) {
     case wire::FrameType::ack:
       FERRY_TRY(take_ack(round, payload));
+      return true;
+    case wire::FrameType::differs:
+      FERRY_TRY(take_differs(round, h, payload));
       return true;
     case wire::FrameType::error:
       round.fail(wire::parse_error(payload), /*said_by_peer=*/true);
@@ -155,10 +181,31 @@ Status SenderStream::take_ack(Round& round, std::span<const std::byte> payload) 
         ack->landed_bytes < acked_bytes_)
       return make_error(Errc::protocol, "the peer acknowledged what was never sent");
     round.count_landed(ack->landed_bytes - acked_bytes_);
+    // A round is all checks, acknowledged in their order, or it has none.
+    for (uint64_t i = acked_frames_; i < ack->landed_frames && !checks_.empty(); ++i)
+      checks_.pop_front();
     acked_frames_ = ack->landed_frames;
     acked_bytes_ = ack->landed_bytes;
   }
   credit_changed_.notify_all();
+  return ok_status();
+}
+
+Status SenderStream::take_differs(Round& round, const wire::FrameHeader& header,
+                                  std::span<const std::byte> payload) {
+  const std::lock_guard lock(credit_mutex_);
+  const auto check = std::find_if(checks_.begin(), checks_.end(), [&](const Check& sent) {
+    return sent.piece.disk->disk == header.disk && sent.piece.offset_bytes == header.offset &&
+           !sent.answered;
+  });
+  if (check == checks_.end())
+    return make_error(Errc::protocol, "the peer answered what it was not asked: disk " +
+                      std::to_string(header.disk) + ", offset " + std::to_string(header.offset));
+  const uint64_t blocks = (check->piece.length_bytes + wire::kBlockBytes - 1) / wire::kBlockBytes;
+  auto mask = wire::parse_differs(payload, blocks);
+  if (!mask.ok()) return std::move(mask).error();
+  check->answered = true;
+  round.add_differing(check->piece, *mask);
   return ok_status();
 }
 
