@@ -39,6 +39,9 @@ struct DiskRecord {
   std::uint64_t size_bytes = 0;
   bool created = false;          // the volume was made for the session and may go with it
   bool verified = false;         // after the session's hand-over both hosts' digests were equal
+  std::string digest;            // of the contents when they changed hands; empty: not known
+  std::string tracker;           // of the filter that has seen every write since the disk is ours; empty: none has
+  std::int64_t expires_at = 0;   // Unix time in seconds: a called-off copy is kept until then; 0: not such a copy
   std::string reason;            // for people: why it is held so
   std::int64_t changed_at = 0;   // Unix time in seconds; set by the store
 };
@@ -51,6 +54,7 @@ struct SessionRecord {
   std::string peer_host;   // how the other side calls itself
   bool outgoing = false;   // we are its source
   std::string domain_xml;  // the VM's definition, to start it from when its guest was lost on the way
+  std::string errand{};    // source: what to go on with when ferryd starts; empty: nothing (daemon/move_job.h)
 };
 
 }  // namespace ferry::store

@@ -22,22 +22,32 @@ namespace {
 
 // "FRRY": tells our file from another program's.
 constexpr std::int64_t kApplicationId = 0x46525259;
-constexpr std::int64_t kSchemaVersion = 1;
+constexpr std::int64_t kSchemaVersion = 2;
 
 constexpr const char* kSchema = R"sql(
   CREATE TABLE session (
     id TEXT PRIMARY KEY, vm TEXT NOT NULL, peer TEXT NOT NULL, peer_host TEXT NOT NULL,
-    outgoing INTEGER NOT NULL, domain_xml TEXT NOT NULL) STRICT;
+    outgoing INTEGER NOT NULL, domain_xml TEXT NOT NULL, errand TEXT NOT NULL DEFAULT '') STRICT;
   CREATE TABLE disk (
     uuid TEXT PRIMARY KEY, generation INTEGER NOT NULL, holding TEXT NOT NULL,
     session TEXT NOT NULL REFERENCES session (id), target TEXT NOT NULL, path TEXT NOT NULL UNIQUE,
     volume_id TEXT NOT NULL, role TEXT NOT NULL, size_bytes INTEGER NOT NULL, created INTEGER NOT NULL,
-    verified INTEGER NOT NULL, reason TEXT NOT NULL, changed_at INTEGER NOT NULL) STRICT;
+    verified INTEGER NOT NULL, reason TEXT NOT NULL, changed_at INTEGER NOT NULL,
+    digest TEXT NOT NULL DEFAULT '', tracker TEXT NOT NULL DEFAULT '',
+    expires_at INTEGER NOT NULL DEFAULT 0) STRICT;
+)sql";
+
+// What each schema lacks of the next.
+constexpr const char* kFromSchema1 = R"sql(
+  ALTER TABLE session ADD COLUMN errand TEXT NOT NULL DEFAULT '';
+  ALTER TABLE disk ADD COLUMN digest TEXT NOT NULL DEFAULT '';
+  ALTER TABLE disk ADD COLUMN tracker TEXT NOT NULL DEFAULT '';
+  ALTER TABLE disk ADD COLUMN expires_at INTEGER NOT NULL DEFAULT 0;
 )sql";
 
 constexpr const char* kDiskColumns =
     "SELECT uuid, generation, holding, session, target, path, volume_id, role, size_bytes, created, verified, "
-    "reason, changed_at FROM disk ";
+    "reason, changed_at, digest, tracker, expires_at FROM disk ";
 
 std::string directory_of(const std::string& path) {
   auto parent = std::filesystem::path(path).parent_path();
@@ -104,13 +114,28 @@ Status check_contents(Database& database) {
                       "the ownership records in " + path + " were written by a newer Ferry (schema " +
                           std::to_string(*version) + ", known here: " + std::to_string(kSchemaVersion) + ')',
                       0, "install that version again; the records must not be thrown away");
-  if (*version != kSchemaVersion) return damaged(path, "schema " + std::to_string(*version) + " was never written");
+  if (*version < 1) return damaged(path, "schema " + std::to_string(*version) + " was never written");
   auto check = database.prepare("PRAGMA integrity_check(1)");
   if (!check) return std::move(check).error();
   auto row = check->step();
   if (!row) return std::move(row).error();
   if (const auto words = check->text_at(0); words != "ok") return damaged(path, words);
   return ok_status();
+}
+
+// All of it or nothing: a crash in between leaves the old schema.
+Status upgrade(Database& database) {
+  auto version = database.number("PRAGMA user_version");
+  if (!version) return std::move(version).error();
+  if (*version == kSchemaVersion) return ok_status();
+  auto transaction = Transaction::begin(database);
+  if (!transaction) return std::move(transaction).error();
+  // Another process may have been faster.
+  version = database.number("PRAGMA user_version");
+  if (!version) return std::move(version).error();
+  if (*version == 1)
+    FERRY_TRY(database.run(std::string(kFromSchema1) + "PRAGMA user_version = " + std::to_string(kSchemaVersion)));
+  return transaction->commit();
 }
 
 // EXTRA flushes at each commit, so a put that returned is on the disk, in every journal mode: with less, the log
@@ -136,6 +161,9 @@ Result<DiskRecord> read_disk(const Statement& row, const std::string& path) {
   disk.verified = row.number_at(10) != 0;
   disk.reason = row.text_at(11);
   disk.changed_at = row.number_at(12);
+  disk.digest = row.text_at(13);
+  disk.tracker = row.text_at(14);
+  disk.expires_at = row.number_at(15);
   return disk;
 }
 
@@ -171,12 +199,12 @@ Status execute(Result<Statement> statement, const auto& bind) {
 
 Status put_session(Database& database, const SessionRecord& session) {
   // No REPLACE: it would delete the row first, and disks refer to it.
-  return execute(database.prepare("INSERT INTO session (id, vm, peer, peer_host, outgoing, domain_xml) "
-                                  "VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO UPDATE SET vm = ?2, peer = ?3, "
-                                  "peer_host = ?4, outgoing = ?5, domain_xml = ?6"),
+  return execute(database.prepare("INSERT INTO session (id, vm, peer, peer_host, outgoing, domain_xml, errand) "
+                                  "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO UPDATE SET vm = ?2, "
+                                  "peer = ?3, peer_host = ?4, outgoing = ?5, domain_xml = ?6, errand = ?7"),
                  [&](Statement& s) {
                    s.text(1, session.id).text(2, session.vm).text(3, session.peer).text(4, session.peer_host);
-                   s.number(5, session.outgoing).text(6, session.domain_xml);
+                   s.number(5, session.outgoing).text(6, session.domain_xml).text(7, session.errand);
                  });
 }
 
@@ -210,14 +238,16 @@ Status remove_disk(Database& database, const std::string& uuid, const std::strin
 Status add_disk(Database& database, const DiskRecord& disk, std::int64_t now) {
   return execute(
       database.prepare("INSERT INTO disk (uuid, generation, holding, session, target, path, volume_id, role, "
-                       "size_bytes, created, verified, reason, changed_at) "
-                       "VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)"),
+                       "size_bytes, created, verified, reason, changed_at, digest, tracker, "
+                       "expires_at) "
+                       "VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)"),
       [&](Statement& s) {
         s.text(1, disk.uuid).number(2, static_cast<std::int64_t>(disk.generation));
         s.text(3, std::string(holding_name(disk.holding))).text(4, disk.session).text(5, disk.target);
         s.text(6, disk.path).text(7, disk.volume_id).text(8, disk.role);
         s.number(9, static_cast<std::int64_t>(disk.size_bytes)).number(10, disk.created);
         s.number(11, disk.verified).text(12, disk.reason).number(13, now);
+        s.text(14, disk.digest).text(15, disk.tracker).number(16, disk.expires_at);
       });
 }
 
@@ -277,6 +307,7 @@ Result<OwnershipStore> OwnershipStore::open(const std::string& path) {
   if (!database) return std::move(database).error();
   FERRY_TRY(check_contents(*database));
   FERRY_TRY(set_up(*database));
+  FERRY_TRY(upgrade(*database));
   return OwnershipStore(std::make_unique<State>(std::move(*database)));
 }
 
@@ -296,6 +327,12 @@ Status OwnershipStore::put(const SessionRecord& session, const std::vector<DiskR
   }
   FERRY_TRY(drop_unreferenced(database, left));
   return transaction->commit();
+}
+
+Status OwnershipStore::set_errand(const std::string& job, const std::string& errand) {
+  std::lock_guard lock(state_->mutex);
+  return execute(state_->database.prepare("UPDATE session SET errand = ?2 WHERE id = ?1 OR id GLOB ?1 || '-[0-9]*'"),
+                 [&](Statement& s) { s.text(1, job).text(2, errand); });
 }
 
 Status OwnershipStore::forget(const std::vector<std::string>& uuids) {
@@ -328,13 +365,13 @@ Result<std::optional<DiskRecord>> OwnershipStore::by_path(const std::string& pat
 Result<std::optional<SessionRecord>> OwnershipStore::session(const std::string& session_id) const {
   std::lock_guard lock(state_->mutex);
   auto row = state_->database.prepare(
-      "SELECT id, vm, peer, peer_host, outgoing, domain_xml FROM session WHERE id = ?1");
+      "SELECT id, vm, peer, peer_host, outgoing, domain_xml, errand FROM session WHERE id = ?1");
   if (!row) return std::move(row).error();
   auto found = row->text(1, session_id).step();
   if (!found) return std::move(found).error();
   if (!*found) return std::optional<SessionRecord>();
   return std::optional<SessionRecord>(SessionRecord{row->text_at(0), row->text_at(1), row->text_at(2), row->text_at(3),
-                                                    row->number_at(4) != 0, row->text_at(5)});
+                                                    row->number_at(4) != 0, row->text_at(5), row->text_at(6)});
 }
 
 }  // namespace ferry::store

@@ -34,6 +34,9 @@ class OwnershipStore {
   // After an io error nobody can tell whether it reached the disk: act as if it had not, and expect
   // that it may be there after a restart.
   Status put(const SessionRecord& session, const std::vector<DiskRecord>& disks);
+  // Changes the errand of all sessions of a job, durably: those called like it, or like it with "-" and a number. None
+  // of them is no error: the disks have moved on.
+  Status set_errand(const std::string& job, const std::string& errand);
   // Erases disks, and the sessions that no disk refers to then. Unknown uuids are no error.
   Status forget(const std::vector<std::string>& uuids);
 

@@ -57,7 +57,7 @@ class OwnershipStoreTest : public testing::Test {
 };
 
 SessionRecord session_of(const std::string& id) {
-  return {id, "web1", "hostb:7391", "hostb", true, "<domain type='kvm'>\n <name>web1</name>é</domain>"};
+  return {id, "web1", "hostb:7391", "hostb", true, "<domain type='kvm'>\n <name>web1</name>é</domain>", "{\"job\":1}"};
 }
 
 DiskRecord disk_of(const std::string& session, int number, std::uint64_t generation = 1) {
@@ -73,6 +73,9 @@ DiskRecord disk_of(const std::string& session, int number, std::uint64_t generat
   disk.size_bytes = std::uint64_t{5} << 40;
   disk.created = number == 1;
   disk.verified = number == 0;
+  disk.digest = number == 0 ? "00ff" : "";
+  disk.tracker = number == 0 ? "" : "tracker";
+  disk.expires_at = number == 0 ? 0 : std::int64_t{1} << 40;
   disk.reason = "it's \"moving\"; DROP TABLE disk";
   return disk;
 }
@@ -102,6 +105,9 @@ TEST_F(OwnershipStoreTest, EverythingComesBackAfterReopening) {
     EXPECT_EQ(disk.created, wanted.created);
     EXPECT_EQ(disk.verified, wanted.verified);
     EXPECT_EQ(disk.reason, wanted.reason);
+    EXPECT_EQ(disk.digest, wanted.digest);
+    EXPECT_EQ(disk.tracker, wanted.tracker);
+    EXPECT_EQ(disk.expires_at, wanted.expires_at);
     EXPECT_GE(disk.changed_at, before);
     EXPECT_LE(disk.changed_at, std::time(nullptr));
   }
@@ -407,9 +413,50 @@ TEST_F(OwnershipStoreTest, WithoutItsFileTheLogIsNeitherIgnoredNorThrownAway) {
   EXPECT_EQ(open().disks()->size(), 1u);
 }
 
+TEST_F(OwnershipStoreTest, AnErrandChangesAlone) {
+  auto store = open();
+  ASSERT_TRUE(store.put(session_of("s1"), {disk_of("s1", 0)}).ok());
+  ASSERT_TRUE(store.put(session_of("s1-2"), {disk_of("s1-2", 1)}).ok());
+  ASSERT_TRUE(store.put(session_of("s12"), {disk_of("s12", 2)}).ok());
+  ASSERT_TRUE(store.set_errand("s1", "").ok());
+  EXPECT_EQ((*store.session("s1-2"))->errand, "") << "a later session of the same job";
+  EXPECT_NE((*store.session("s12"))->errand, "") << "another job";
+  ASSERT_TRUE(store.set_errand("s2", "x").ok()) << "a session whose disks have moved on";
+  EXPECT_EQ((*store.session("s1"))->errand, "");
+  EXPECT_EQ((*store.session("s1"))->vm, "web1");
+  EXPECT_FALSE(*store.session("s2"));
+}
+
+// As version 0.1 wrote it.
+TEST_F(OwnershipStoreTest, AnOlderSchemaIsBroughtForward) {
+  {
+    auto store = open();
+    ASSERT_TRUE(store.put(session_of("s1"), {disk_of("s1", 0, 7)}).ok());
+  }
+  {
+    auto database = Database::open(path(), SQLITE_OPEN_READWRITE);
+    ASSERT_TRUE(database->run("ALTER TABLE session DROP COLUMN errand; ALTER TABLE disk DROP COLUMN digest;"
+                              "ALTER TABLE disk DROP COLUMN tracker; ALTER TABLE disk DROP COLUMN expires_at;"
+                              "PRAGMA user_version = 1").ok());
+  }
+  for (int n = 0; n < 2; ++n) {
+    auto store = open();
+    auto disks = store.disks();
+    ASSERT_TRUE(disks.ok() && disks->size() == 1) << disks.error().message();
+    EXPECT_EQ((*disks)[0].generation, 7u);
+    EXPECT_EQ((*disks)[0].digest, "");
+    EXPECT_EQ((*disks)[0].expires_at, 0);
+    if (n == 0) {
+      EXPECT_EQ((*store.session("s1"))->errand, "");
+    }
+    ASSERT_TRUE(store.put(session_of("s1"), {disk_of("s1", 1)}).ok());
+    ASSERT_TRUE(store.forget({disk_of("s1", 1).uuid}).ok());
+  }
+}
+
 TEST_F(OwnershipStoreTest, ANewerSchemaIsRefused) {
   { auto store = open(); }
-  ASSERT_TRUE(Database::open(path(), SQLITE_OPEN_READWRITE)->run("PRAGMA user_version = 2").ok());
+  ASSERT_TRUE(Database::open(path(), SQLITE_OPEN_READWRITE)->run("PRAGMA user_version = 3").ok());
   auto error = refusal();
   EXPECT_EQ(error.code, Errc::unsupported);
   EXPECT_NE(error.message().find("newer Ferry"), std::string::npos) << error.message();
