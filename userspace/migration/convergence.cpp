@@ -30,7 +30,7 @@ Verdict Convergence::observe(const RoundReport& report) {
   if (report.sent_bytes > 0 && took > 0) {
     const double measured = static_cast<double>(report.sent_bytes) / took;
     // Small late rounds measure latency, not the link: they may not pull the rate down.
-    rate_ = first_ ? measured : std::max(rate_ * (1 - kNewest) + measured * kNewest, rate_ * 0.5);
+    rate_ = rate_ <= 0 ? measured : std::max(rate_ * (1 - kNewest) + measured * kNewest, rate_ * 0.5);
   }
   residual_ = report.residual_bytes;
   if (first_ || static_cast<double>(residual_) < kProgress * static_cast<double>(best_)) {
@@ -41,6 +41,11 @@ Verdict Convergence::observe(const RoundReport& report) {
   }
   first_ = false;
 
+  // A first round that found everything there already has measured nothing.
+  if (rate_ <= 0 && residual_ > 0) {
+    reason_ = fmt::format("{} KiB are left, and no rate is known yet", residual_ / 1024);
+    return Verdict::another_round;
+  }
   const double wait = residual_time() ? seconds(*residual_time()) : 0;
   const double budget = seconds(policy_.max_downtime);
   const double memory_time = rate_ > 0 ? static_cast<double>(policy_.memory_bytes) / rate_ : 0;

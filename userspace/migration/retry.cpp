@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "migration/retry.h"
+
+#include <algorithm>
+
+namespace ferry::migration {
+namespace {
+
+// What time heals. A peer that is `busy` still takes back what the last attempt left there.
+bool passes(const std::optional<Error>& error) {
+  return error && (error->code == Errc::peer_unreachable || error->code == Errc::busy);
+}
+
+}  // namespace
+
+std::optional<Duration> Retry::next(const AttemptEnd& end, TimePoint now) {
+  if (end.copied) {
+    copied_ = true;
+    last_success_ = now;
+    failures_ = 0;
+  }
+  const bool nothing_lost = end.state == SourceState::failed && end.owner == SourceOwner::source;
+  // Who mistypes a host's name wants to hear so at once.
+  if (!nothing_lost || !copied_ || !passes(end.error)) return std::nullopt;
+  Duration pause = policy_.first_pause;
+  for (unsigned n = 0; n < failures_ && pause < policy_.last_pause; ++n) pause *= 2;
+  pause = std::min(pause, policy_.last_pause);
+  ++failures_;
+  if (now + pause - last_success_ > policy_.give_up_after) return std::nullopt;
+  return pause;
+}
+
+}  // namespace ferry::migration
