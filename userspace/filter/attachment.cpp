@@ -73,6 +73,7 @@ struct Attachment::State {
   std::string live_name() const;
   Status open_volume(const AttachRequest& request);
   Status adopt_previous(const AttachRequest& request);
+  Status adopt(const TrackerUuid& uuid);
   Status make_door(bool writable);
   Status insert();
   void undo();
@@ -111,6 +112,21 @@ Status Attachment::State::adopt_previous(const AttachRequest& request) {
   FERRY_TRY(check_replaceable(volume, info->state, request));
   replaced_fence = info->state == FERRY_STATE_FENCED;
   previous = std::move(*old);
+  return ok_status();
+}
+
+// The tracker that is in the table becomes ours as it is; no table changes.
+Status Attachment::State::adopt(const TrackerUuid& uuid) {
+  const auto lost = [this](const std::string& why) {
+    return make_error(Errc::failed, "what was written to " + name() + " is not known any more: " + why);
+  };
+  if (!previous || previous->uuid() != uuid) return lost("the filter that saw it is gone");
+  auto info = previous->info();
+  if (!info.ok()) return std::move(info).error();
+  if (info->state != FERRY_STATE_TRACKING || !info->bound() || info->invalid() || info->detached())
+    return lost("the filter is " + std::string(state_name(info->state)) + " (" + flag_names(info->flags) + ')');
+  tracker = std::move(previous);
+  previous.reset();
   return ok_status();
 }
 
@@ -224,6 +240,16 @@ Attachment::~Attachment() {
 Result<Attachment> Attachment::attach(const AttachRequest& request) {
   auto state = std::make_unique<State>();
   FERRY_TRY(state->open_volume(request));
+  if (request.adopt) {
+    FERRY_TRY(state->adopt(*request.adopt));
+    if (Status door = state->make_door(request.door_writable); !door.ok()) {
+      state->over = true;
+      warn_unless(state->remove_devices(false));
+      return std::move(door).error();
+    }
+    spdlog::info("{}: going on with the filter that is there", state->name());
+    return Attachment(std::move(state));
+  }
   auto uuid = random_uuid();
   if (!uuid.ok()) return std::move(uuid).error();
   const uint64_t sectors = sectors_of(state->volume.original);

@@ -30,6 +30,9 @@ struct AttachRequest {
   // Take over a volume that an earlier migration left fenced (or gated): the new gate-mode tracker
   // replaces the old one by one table swap, with no instant of plain access in between.
   bool replace_fenced = false;
+  // Go on with the filter that is there and tracks, maps included, if it is this one. Errors: failed, when it is
+  // not there, or has lost trust in its maps.
+  std::optional<TrackerUuid> adopt{};
 };
 
 class Attachment {
