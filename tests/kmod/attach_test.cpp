@@ -91,6 +91,19 @@ TEST_F(AttachTest, TheDoorIsAHiddenLayerOfTheLogicalVolume) {
   EXPECT_FALSE(volume::inspect(volume.path())->in_use);
 }
 
+// Where udev is not running nobody else makes the nodes, and there is nobody to wait for.
+TEST_F(AttachTest, WithoutUdevTheNodesAreThereAllTheSame) {
+  TestVolume volume("kmod-no-udev", 16 * kMiB);
+  WithoutUdev alone;
+  DmDevice other("kmod-no-udev-2", "0 2048 linear " + volume.device() + " 0");
+  EXPECT_EQ(access(other.path().c_str(), F_OK), 0);
+  auto attachment = must_attach({.path = volume.path()});
+  EXPECT_EQ(access((volume.path() + "-ferry").c_str(), F_OK), 0);
+  EXPECT_TRUE(attachment.intact());
+  ASSERT_FERRY_OK(attachment.detach());
+  EXPECT_NE(access((volume.path() + "-ferry").c_str(), F_OK), 0);
+}
+
 TEST_F(AttachTest, AMemoryLimitMakesBlocksLarger) {
   TestVolume volume("kmod-attach-granularity", 256 * kMiB / 2);
   // Two maps of one page and their summaries; half of it would not even do for the largest blocks.

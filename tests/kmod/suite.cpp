@@ -2,6 +2,7 @@
 #include "suite.h"
 
 #include <fcntl.h>
+#include <libdevmapper.h>
 #include <poll.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -133,6 +134,27 @@ DmDevice::DmDevice(const std::string& name, const std::string& table) : name_(na
 DmDevice::~DmDevice() { EXPECT_FERRY_OK(filter::dm::remove(name_)); }
 
 std::string DmDevice::device() const { return device_number(path()); }
+
+namespace {
+
+// The sockets as well: else the next event starts it again, or waits for it in there.
+int control_udev(const char* verb) {
+  return run({"systemctl", verb, "systemd-udevd-control.socket", "systemd-udevd-kernel.socket",
+              "systemd-udevd.service"});
+}
+
+}  // namespace
+
+WithoutUdev::WithoutUdev() {
+  // It is in the middle of something, perhaps with a device open.
+  if (run({"udevadm", "settle"}) != 0 || control_udev("stop") != 0) give_up("cannot stop udev");
+  dm_udev_set_sync_support(0);
+}
+
+WithoutUdev::~WithoutUdev() {
+  dm_udev_set_sync_support(1);
+  EXPECT_EQ(control_udev("start"), 0) << "udev does not start again";
+}
 
 Buffer::Buffer(size_t size_bytes, unsigned char fill)
     : data_(std::aligned_alloc(kBlock, (size_bytes + kBlock - 1) / kBlock * kBlock), std::free),

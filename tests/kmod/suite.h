@@ -134,6 +134,17 @@ class DmDevice {
   std::string name_;
 };
 
+// udev stands still for as long as this lives: it neither hears of devices nor opens them, and
+// nobody waits for it. Its rules take seconds for each change of a device on an emulated debug
+// kernel. Not to be made while another thread uses device-mapper.
+class WithoutUdev {
+ public:
+  WithoutUdev();
+  WithoutUdev(const WithoutUdev&) = delete;
+  WithoutUdev& operator=(const WithoutUdev&) = delete;
+  ~WithoutUdev();
+};
+
 // Zeroed memory for O_DIRECT.
 class Buffer {
  public:

@@ -76,6 +76,9 @@ Status run(dm_task* task, const char* verb, const std::string& name) {
 // still says that it sent one (lib/kobject_uevent.c takes ENOBUFS for success). dm_udev_wait()
 // would wait for ever. Without udev's answer the library makes the nodes itself.
 bool wait_for_udev(uint32_t cookie) {
+  // No udev: there is nobody to wait for, and this call makes the nodes. The other, below, says of
+  // such a cookie that it is not ready, for ever, and makes none.
+  if (cookie == 0) return dm_udev_wait(cookie);
   const auto deadline = std::chrono::steady_clock::now() + kUdevPatience;
   for (int ready = 0;;) {
     if (!dm_udev_wait_immediate(cookie, &ready)) return false;
