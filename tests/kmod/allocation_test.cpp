@@ -6,14 +6,18 @@
 #include <linux/ferry.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <iostream>
+#include <optional>
 
 #include "copier.h"
 #include "fail_nth.h"
+#include "filter/volume_table.h"
+#include "genl.h"
 #include "suite.h"
 #include "writer.h"
 
@@ -22,6 +26,11 @@ namespace {
 
 constexpr uint32_t kLongMs = 120'000;
 constexpr uint64_t kBytes = 16 * kMiB;
+
+// A guest that leaves the processor to others: there are hundreds of changes to wait for.
+BusyWriter::Plan guest_on(const std::string& path) {
+  return {.path = path, .nr_blocks = kBytes / kBlock, .depth = 8, .pause_ms = 20};
+}
 
 class AllocationTest : public KmodTest {
  protected:
@@ -33,8 +42,7 @@ class AllocationTest : public KmodTest {
       ASSERT_EQ(write_at(fd.get(), 0, kBytes, 0), 0); }
     attachment_ = std::make_unique<filter::Attachment>(must_attach({.path = volume_->path()}));
     copier_ = std::make_unique<Copier>(tracker(), attachment_->door_fd(), kBytes);
-    writer_ = std::make_unique<BusyWriter>(
-        BusyWriter::Plan{.path = volume_->path(), .nr_blocks = kBytes / kBlock, .depth = 8});
+    writer_ = std::make_unique<BusyWriter>(guest_on(volume_->path()));
   }
   // The writer saw no error, and the copy is complete.
   void TearDown() override {
@@ -71,6 +79,19 @@ class AllocationTest : public KmodTest {
   std::unique_ptr<Copier> copier_;
   std::unique_ptr<BusyWriter> writer_;
 };
+
+int count_answer(nl_msg*, void* answers) {
+  ++*static_cast<int*>(answers);
+  return NL_OK;
+}
+
+// Neither suspended nor with a table in waiting.
+void expect_runs(const std::string& dm_name) {
+  auto info = filter::dm::info(dm_name);
+  ASSERT_FERRY_OK(info);
+  EXPECT_FALSE(info->suspended);
+  EXPECT_FALSE(info->inactive_table);
+}
 
 TEST_F(AllocationTest, Create) {
   ferry_create arg{};
@@ -179,8 +200,32 @@ TEST_F(AllocationTest, NetlinkDumpAndGet) {
     [&](bool) { expect_only_ours(); });
 }
 
-// dm's own allocations and the constructor's. Not the resume: when its uevent is what could not be
-// allocated, libdevmapper waits for udev for ever.
+TEST_F(AllocationTest, NetlinkGetOfOne) {
+  int family = family_number();
+  ASSERT_GT(family, 0);
+  std::unique_ptr<NlSocket> socket;
+  int answers = 0;
+  // A socket for each: the acknowledgement of one question would answer the next.
+  auto connect = [&] {
+    socket = std::make_unique<NlSocket>();
+    answers = 0;
+    nl_socket_modify_cb(socket->get(), NL_CB_VALID, NL_CB_CUSTOM, count_answer, &answers);
+    // The answer and the acknowledgement can both fail to come: then nothing does.
+    timeval patience{stretched(2), 0};
+    setsockopt(nl_socket_get_fd(socket->get()), SOL_SOCKET, SO_RCVTIMEO, &patience,
+               sizeof patience);
+  };
+  connect();
+  fail_each_allocation("netlink GET of one",
+    [&] { return ask(*socket, family, 0, &tracker().uuid()) == 0; },
+    [&](bool ok) {
+      EXPECT_EQ(answers, ok ? 1 : 0) << "an answer is whole or an error";
+      EXPECT_EQ(ask(family, 0, &tracker().uuid()), 0);
+      connect();
+    });
+}
+
+// dm's own allocations and the constructor's.
 TEST_F(AllocationTest, TableLoad) {
   allow_ferry_errors();  // each refused constructor says why
   auto idle = filter::Tracker::create(any_uuid(), "kmod-nomem-2", 2048, 0, FERRY_MODE_TRACK);
@@ -197,6 +242,41 @@ TEST_F(AllocationTest, TableLoad) {
         ASSERT_FERRY_OK(filter::dm::clear(other.name()));
       }
       EXPECT_EQ(*filter::dm::table(other.name()), plain);
+    });
+}
+
+// Into a table and live: an error leaves the old table live, and the device runs.
+TEST_F(AllocationTest, TableSwap) {
+  allow_ferry_errors();
+  WithoutUdev alone;
+  DmDevice other("kmod-nomem-dm", "0 2048 linear " + volume_->device() + " 0");
+  filter::DmTable plain = *filter::dm::table(other.name());
+  std::optional<filter::Tracker> idle;
+  filter::DmTable ours;
+  auto renew = [&] {
+    idle.reset();
+    auto made = filter::Tracker::create(any_uuid(), "kmod-nomem-2", 2048, 0, FERRY_MODE_TRACK);
+    ASSERT_FERRY_OK(made);
+    idle = std::move(*made);
+    ours = {{0, 2048, "ferry", volume_->device() + " 0 " + filter::to_text(idle->uuid())}};
+  };
+  renew();
+  fail_each_allocation("table swap",
+    [&] { return filter::swap_table(other.name(), plain, ours, false).ok(); },
+    [&](bool ok) {
+      auto live = filter::dm::table(other.name());
+      ASSERT_FERRY_OK(live);
+      // The look at the table that ends a swap may be what fails: then it is in.
+      bool in = *live == ours;
+      EXPECT_TRUE(in || *live == plain);
+      EXPECT_TRUE(in || !ok);
+      expect_runs(other.name());
+      EXPECT_EQ(idle->info()->bound(), in);
+      ASSERT_FERRY_OK(idle->disarm());
+      if (in) {
+        ASSERT_FERRY_OK(filter::swap_table(other.name(), ours, plain, false));
+      }
+      renew();
     });
 }
 
@@ -222,8 +302,7 @@ TEST_F(AllocationTest, Writes) {
   // The writer of the other tests goes on from zeroes.
   ASSERT_EQ(write_at(direct.get(), 0, kBytes, 0), 0);
   direct.reset();
-  writer_ = std::make_unique<BusyWriter>(
-      BusyWriter::Plan{.path = volume_->path(), .nr_blocks = kBytes / kBlock, .depth = 8});
+  writer_ = std::make_unique<BusyWriter>(guest_on(volume_->path()));
   ASSERT_TRUE(eventually([&] { return writer_->completed() > 8; }));
 }
 

@@ -74,6 +74,7 @@ void BusyWriter::work() {
   for (auto& slot : slots) submit(slot);
   while (in_flight > 0) {
     io_uring_submit_and_wait(ring.get(), 1);
+    if (plan_.pause_ms) std::this_thread::sleep_for(std::chrono::milliseconds(plan_.pause_ms));
     io_uring_cqe* done = nullptr;
     while (io_uring_peek_cqe(ring.get(), &done) == 0) {
       auto* slot = static_cast<Slot*>(io_uring_cqe_get_data(done));

@@ -23,6 +23,7 @@ class BusyWriter {
     uint64_t nr_blocks = 0;
     unsigned depth = 32;
     bool each_block_once = false;  // then it ends by itself; else random blocks until stop()
+    int pause_ms = 0;  // between completions: leaves the processor to others on emulated hosts
   };
 
   explicit BusyWriter(const Plan& plan);
