@@ -116,8 +116,10 @@ std::unique_ptr<Progress> make_progress(const Console& console, bool json_lines)
 }
 
 std::string phase_text(const api::JobStatus& job) {
-  if (job.state == api::JobState::precopy) return fmt::format("pre-copy round {}", job.round);
-  return std::string(api::name_of(job.state));
+  const std::string attempt = job.attempt > 1 ? fmt::format(" (attempt {})", job.attempt) : "";
+  if (job.state == api::JobState::precopy)
+    return fmt::format("pre-copy round {}{}", job.round, attempt);
+  return std::string(api::name_of(job.state)) + attempt;
 }
 
 uint64_t left_bytes(const api::JobStatus& job) {

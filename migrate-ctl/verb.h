@@ -61,6 +61,8 @@ int run_migrate(const Invocation& call);
 int run_status(const Invocation& call);
 int run_jobs(const Invocation& call);
 int run_abort(const Invocation& call);
+int run_pause(const Invocation& call);
+int run_resume(const Invocation& call);
 int run_volumes(const Invocation& call);
 int run_attach(const Invocation& call);
 int run_detach(const Invocation& call);

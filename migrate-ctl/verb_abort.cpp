@@ -8,7 +8,9 @@
 namespace ferry::ctl {
 
 void add_abort_options(po::options_description& options) {
-  options.add_options()("no-wait", "do not wait for the job to end");
+  options.add_options()
+      ("discard", "let the destination keep nothing of what was copied")
+      ("no-wait", "do not wait for the job to end");
 }
 
 // Success means: the VM stays at its source, as it was asked for.
@@ -17,7 +19,8 @@ int run_abort(const Invocation& call) {
   const auto job = client.find_job(call.operand(0));
   if (!job.ok()) return print_error(call.console, job.error());
   hold_signals();
-  const auto asked = client.post("/v1/jobs/" + job->id + "/abort", api::Json::object());
+  const auto asked = client.post("/v1/jobs/" + job->id + "/abort",
+                                 api::encode(api::AbortBody{call.has("discard")}));
   if (!asked.ok()) return print_error(call.console, asked.error());
   if (call.has("no-wait")) {
     if (call.console.json) print_json(*asked);

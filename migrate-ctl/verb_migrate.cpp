@@ -51,11 +51,17 @@ Result<api::StartRequest> read_request(const Invocation& call) {
                         [](const std::string& text) { return parse_duration_ms(text, 1); }));
   FERRY_TRY(read_option(call, "bandwidth", request.bandwidth_bytes_per_s,
                         [](const std::string& text) { return parse_size(text); }));
-  std::optional<uint64_t> timeout_ms;
-  FERRY_TRY(read_option(call, "timeout", timeout_ms, [](const std::string& text) {
-    return parse_duration_ms(text, 1000);
-  }));
-  if (timeout_ms) request.timeout_s = (*timeout_ms + 999) / 1000;
+  const auto read_seconds = [&call](const char* name, std::optional<uint64_t>& out) -> Status {
+    std::optional<uint64_t> ms;
+    FERRY_TRY(read_option(call, name, ms, [](const std::string& text) {
+      return parse_duration_ms(text, 1000);
+    }));
+    if (ms) out = (*ms + 999) / 1000;
+    return ok_status();
+  };
+  FERRY_TRY(read_seconds("timeout", request.timeout_s));
+  FERRY_TRY(read_seconds("keep", request.keep_s));
+  FERRY_TRY(read_seconds("retry-for", request.retry_for_s));
   if (call.has("streams")) request.streams = call.options["streams"].as<unsigned>();
   // The bounds are the API's: what we would send is read as the daemon reads it.
   FERRY_TRY(api::decode_start(api::encode(request)));
@@ -91,6 +97,10 @@ void add_migrate_options(po::options_description& options) {
       ("streams", po::value<unsigned>()->value_name("N"), "number of parallel connections")
       ("timeout", po::value<std::string>()->value_name("S"),
        "give up after this time (600, 10m, 2h)")
+      ("keep", po::value<std::string>()->value_name("S"),
+       "how long the destination keeps what was copied if the migration is called off (24h; 0: not at all)")
+      ("retry-for", po::value<std::string>()->value_name("S"),
+       "how long to try again when the link breaks (10m; 0: not at all)")
       ("detach", "start the job and return at once")
       ("progress-json", "show the progress as JSON lines on stderr");
 }

@@ -29,7 +29,12 @@ class ApiBackend {
   virtual Result<std::vector<JobStatus>> jobs() = 0;
   virtual Result<JobStatus> job(const std::string& id) = 0;
   // Asks the job to stop; returns at once. Errc::busy when it has ended or is past the switch.
-  virtual Status abort_job(const std::string& id) = 0;
+  // With `discard` the destination keeps nothing of what was copied.
+  virtual Status abort_job(const std::string& id, bool discard) = 0;
+  // Stops the copying, and goes on with what was copied. Errc::busy when the job is past its pre-copy, respectively
+  // neither paused nor waiting for its next attempt.
+  virtual Status pause_job(const std::string& id) = 0;
+  virtual Status resume_job(const std::string& id) = 0;
   virtual Result<std::vector<VolumeStatus>> volumes() = 0;
   virtual Result<VolumeStatus> attach_volume(const std::string& path) = 0;
   // Errc::busy for a fenced volume: its contents may be another host's, see release_owner().

@@ -25,10 +25,12 @@ inline constexpr Names<DiskRole, 3> kRoleNames{
     {{DiskRole::data, "data"}, {DiskRole::swap, "swap"}, {DiskRole::scratch, "scratch"}}};
 inline constexpr Names<Direction, 2> kDirectionNames{
     {{Direction::out, "out"}, {Direction::in, "in"}}};
-inline constexpr Names<JobState, 7> kJobStateNames{{{JobState::preparing, "preparing"},
+inline constexpr Names<JobState, 9> kJobStateNames{{{JobState::preparing, "preparing"},
                                                     {JobState::precopy, "precopy"},
                                                     {JobState::switching, "switching"},
                                                     {JobState::verifying, "verifying"},
+                                                    {JobState::waiting, "waiting"},
+                                                    {JobState::paused, "paused"},
                                                     {JobState::done, "done"},
                                                     {JobState::failed, "failed"},
                                                     {JobState::aborted, "aborted"}}};

@@ -149,7 +149,7 @@ class ApiServer::Impl {
     const char* pattern;
     Handler handler;
   };
-  static const std::array<Route, 14> kRoutes;
+  static const std::array<Route, 16> kRoutes;
 
   void set_up_routes();
   void accept_loop();
@@ -166,6 +166,9 @@ class ApiServer::Impl {
   void post_job(const Request& req, Response& res);
   void get_job(const Request& req, Response& res);
   void post_abort(const Request& req, Response& res);
+  void post_pause(const Request& req, Response& res);
+  void post_resume(const Request& req, Response& res);
+  void acknowledge(Response& res, const std::string& id, const char* verb, const Status& done);
   void get_events(const Request& req, Response& res);
   void get_volumes(const Request& req, Response& res);
   void post_attach(const Request& req, Response& res);
@@ -205,13 +208,15 @@ class ApiServer::Impl {
   std::jthread acceptor_;
 };
 
-const std::array<ApiServer::Impl::Route, 14> ApiServer::Impl::kRoutes{{
+const std::array<ApiServer::Impl::Route, 16> ApiServer::Impl::kRoutes{{
     {"GET", "/v1/version", &Impl::get_version},
     {"POST", "/v1/plan", &Impl::post_plan},
     {"GET", "/v1/jobs", &Impl::get_jobs},
     {"POST", "/v1/jobs", &Impl::post_job},
     {"GET", "/v1/jobs/([^/]+)", &Impl::get_job},
     {"POST", "/v1/jobs/([^/]+)/abort", &Impl::post_abort},
+    {"POST", "/v1/jobs/([^/]+)/pause", &Impl::post_pause},
+    {"POST", "/v1/jobs/([^/]+)/resume", &Impl::post_resume},
     {"GET", "/v1/events", &Impl::get_events},
     {"GET", "/v1/volumes", &Impl::get_volumes},
     {"POST", "/v1/volumes/attach", &Impl::post_attach},
@@ -410,9 +415,24 @@ void ApiServer::Impl::get_job(const Request& req, Response& res) {
 
 void ApiServer::Impl::post_abort(const Request& req, Response& res) {
   const std::string id = req.matches[1];
-  const auto done = backend_.abort_job(id);
+  const auto body = body_of(req, res, decode_abort);
+  if (!body) return;
+  acknowledge(res, id, "aborts", backend_.abort_job(id, body->discard));
+}
+
+void ApiServer::Impl::post_pause(const Request& req, Response& res) {
+  const std::string id = req.matches[1];
+  acknowledge(res, id, "pauses", backend_.pause_job(id));
+}
+
+void ApiServer::Impl::post_resume(const Request& req, Response& res) {
+  const std::string id = req.matches[1];
+  acknowledge(res, id, "resumes", backend_.resume_job(id));
+}
+
+void ApiServer::Impl::acknowledge(Response& res, const std::string& id, const char* verb, const Status& done) {
   if (!done.ok()) return reply_error(res, done.error());
-  spdlog::info("api: uid {} aborts job {}", current_caller->credentials.uid, id);
+  spdlog::info("api: uid {} {} job {}", current_caller->credentials.uid, verb, id);
   reply(res, 202, Json{{"id", id}});
 }
 

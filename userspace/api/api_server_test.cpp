@@ -101,6 +101,12 @@ TEST_F(ApiServerTest, StartShowAbort) {
   EXPECT_THAT(http.Get("/v1/jobs/7f3a")->body, HasSubstr("\"vm\":\"web1\""));
   EXPECT_EQ(http.Post("/v1/jobs/7f3a/abort")->status, 202);
   EXPECT_THAT(backend_.calls(), Contains("abort 7f3a"));
+  EXPECT_EQ(http.Post("/v1/jobs/7f3a/abort", R"({"discard":true})", "application/json")->status, 202);
+  EXPECT_THAT(backend_.calls(), Contains("abort 7f3a discard"));
+  EXPECT_EQ(http.Post("/v1/jobs/7f3a/abort", R"({"keep":true})", "application/json")->status, 400);
+  EXPECT_EQ(http.Post("/v1/jobs/7f3a/pause")->status, 202);
+  EXPECT_EQ(http.Post("/v1/jobs/7f3a/resume")->status, 202);
+  EXPECT_THAT(backend_.calls(), testing::AllOf(Contains("pause 7f3a"), Contains("resume 7f3a")));
   EXPECT_EQ(http.Get("/v1/jobs/none")->status, 404);
   EXPECT_EQ(http.Post("/v1/jobs/none/abort")->status, 404);
 }

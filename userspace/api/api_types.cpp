@@ -120,6 +120,8 @@ Result<JobStatus> read_job(const Json& json, std::string where) {
       in.join(std::move(decoded).error());
   }
   in.choice("owner", job.owner, kOwnerNames);
+  in.number("attempt", job.attempt);
+  read_time(in, "next_try_at", job.next_try_at);
   return finish(in, std::move(job));
 }
 
@@ -187,10 +189,19 @@ Result<StartRequest> decode_start(const Json& json) {
   in.number("bandwidth_bytes_per_s", request.bandwidth_bytes_per_s, kBandwidthMin, kBandwidthMax);
   in.number("streams", request.streams, 1, kStreamsMax);
   in.number("timeout_s", request.timeout_s, 1, kTimeoutSMax);
+  in.number("keep_s", request.keep_s, 0, kTimeoutSMax);
+  in.number("retry_for_s", request.retry_for_s, 0, kTimeoutSMax);
   if (in.ok())
     if (auto peer = parse_host_port(request.destination); !peer.ok())
       in.join(std::move(peer).error());
   return finish(in, std::move(request));
+}
+
+Result<AbortBody> decode_abort(const Json& json) {
+  ObjectReader in(json, "", Unknown::strict);
+  AbortBody body;
+  in.flag("discard", body.discard);
+  return finish(in, body);
 }
 
 Result<AttachBody> decode_attach(const Json& json) {
@@ -230,8 +241,12 @@ Json encode(const StartRequest& request) {
   put("bandwidth_bytes_per_s", request.bandwidth_bytes_per_s);
   put("streams", request.streams);
   put("timeout_s", request.timeout_s);
+  put("keep_s", request.keep_s);
+  put("retry_for_s", request.retry_for_s);
   return out;
 }
+
+Json encode(const AbortBody& body) { return Json{{"discard", body.discard}}; }
 
 Json encode(const AttachBody& body) { return Json{{"path", body.path}}; }
 
@@ -318,6 +333,8 @@ Json encode(const JobStatus& job) {
               {"state", name_of(job.state)},
               {"phase_detail", job.phase_detail},
               {"owner", name_of(job.owner)},
+              {"attempt", job.attempt},
+              {"next_try_at", maybe_time(job.next_try_at)},
               {"round", job.round},
               {"progress", job.progress},
               {"eta_ms", maybe(job.eta_ms)},

@@ -27,6 +27,8 @@ inline constexpr uint64_t kMaxDowntimeMsMax = 600'000;      // ten minutes
 inline constexpr uint64_t kBandwidthMin = 64 * 1024;        // slower never ends
 inline constexpr uint64_t kBandwidthMax = 1ULL << 44;       // 16 TiB/s
 inline constexpr uint64_t kStreamsMax = 16;                 // each is a thread on both hosts
+inline constexpr uint64_t kKeepSDefault = 24 * 3600;
+inline constexpr uint64_t kRetryForSDefault = 600;
 inline constexpr uint64_t kTimeoutSMax = 30ULL * 24 * 3600;  // thirty days
 
 using Time = std::chrono::sys_time<std::chrono::milliseconds>;
@@ -37,7 +39,7 @@ std::optional<Time> parse_time(std::string_view text);
 
 enum class DiskRole { data, swap, scratch };
 enum class Direction { out, in };
-enum class JobState { preparing, precopy, switching, verifying, done, failed, aborted };
+enum class JobState { preparing, precopy, switching, verifying, waiting, paused, done, failed, aborted };
 enum class Owner { source, destination, unknown };
 enum class Method { none, in_place, stacked };
 enum class DestinationAction { use, create };
@@ -70,6 +72,8 @@ struct StartRequest {
   std::optional<uint64_t> bandwidth_bytes_per_s;
   std::optional<uint64_t> streams;
   std::optional<uint64_t> timeout_s;
+  std::optional<uint64_t> keep_s;          // if it is called off, how long what was copied is kept; 0: not at all
+  std::optional<uint64_t> retry_for_s;     // how long it is tried again after the link broke; 0: not at all
 };
 
 struct Check {
@@ -164,6 +168,8 @@ struct JobStatus {
   Switchover switchover;
   std::optional<Error> error;
   Owner owner = Owner::source;
+  uint64_t attempt = 1;                   // grows when the job goes on after an interruption
+  std::optional<Time> next_try_at;        // while waiting
 };
 
 struct VolumeStatus {
@@ -196,6 +202,9 @@ struct DoctorReport {
 struct AttachBody {
   std::string path;
 };
+struct AbortBody {
+  bool discard = false;                   // keep nothing of what was copied
+};
 struct DetachBody {
   std::string path;
 };
@@ -205,10 +214,12 @@ struct DoctorBody {
 
 // Requests, read strictly.
 Result<StartRequest> decode_start(const Json& json);
+Result<AbortBody> decode_abort(const Json& json);
 Result<AttachBody> decode_attach(const Json& json);
 Result<DetachBody> decode_detach(const Json& json);
 Result<DoctorBody> decode_doctor(const Json& json);
 Json encode(const StartRequest& request);
+Json encode(const AbortBody& body);
 Json encode(const AttachBody& body);
 Json encode(const DetachBody& body);
 Json encode(const DoctorBody& body);

@@ -83,11 +83,13 @@ class FakeBackend : public ApiBackend {
       if (job.id == id) return job;
     return make_error(Errc::not_found, "there is no job " + id);
   }
-  Status abort_job(const std::string& id) override {
+  Status pause_job(const std::string& id) override { return answer("pause " + id, Unit{}); }
+  Status resume_job(const std::string& id) override { return answer("resume " + id, Unit{}); }
+  Status abort_job(const std::string& id, bool discard) override {
     auto found = job(id);
     if (!found.ok()) return std::move(found).error();
     if (is_final(found->state)) return make_error(Errc::busy, "job " + id + " has ended");
-    record("abort " + id);
+    record("abort " + id + (discard ? " discard" : ""));
     return ok_status();
   }
   Result<std::vector<VolumeStatus>> volumes() override { return answer("volumes", volume_list); }

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "daemon/bars.h"
 #include "daemon/doctor.h"
+#include "daemon/kept_copies.h"
 #include "daemon/messages.h"
 #include "daemon/outgoing_job.h"
 #include "daemon/peer_link.h"
@@ -81,13 +82,14 @@ Owners::Ports owner_ports(Jobs& jobs) {
   ports.identify = volume::identify;
   ports.closed = [](const store::DiskRecord& disk) { return is_closed(disk, volume::mapped_devices()); };
   ports.unbar = unbar_volume;
+  ports.remove = remove_copy;
   ports.job_runs = [&jobs](const std::string& session) {
-    if (const auto job = jobs.outgoing(session)) return !job->ended();
+    if (const auto job = jobs.of_session(session)) return !job->ended();
     const auto job = jobs.incoming(session);
     return job && !job->ended();
   };
   ports.force_job = [&jobs](const std::string& session) -> Status {
-    if (const auto job = jobs.outgoing(session); job && !job->ended()) return job->force();
+    if (const auto job = jobs.of_session(session); job && !job->ended()) return job->force();
     return make_error(Errc::not_found, "no job of this ferryd works on the session " + session, 0,
                       "start ferryd anew, which takes it up again, then repeat this");
   };
@@ -172,30 +174,57 @@ Result<std::string> Backend::start_job(const api::StartRequest& request) {
   if (!connection) return std::move(connection).error();
   auto made = make_plan(config_, store_, **connection, request);
   if (!made) return std::move(made).error();
-  auto job = std::make_shared<OutgoingJob>(config_, loop_, store_, new_id(), std::move(*made),
-                                           [this](const api::JobStatus& s) { feed_.publish(s); });
+  auto job = std::make_shared<MoveJob>(world(), Errand{new_id(), request});
   FERRY_TRY(jobs_.add(job));
   spdlog::info("{}: moving {} to {}", job->id(), request.vm, request.destination);
-  job->start();
+  job->start(std::move(*made));
   return job->id();
+}
+
+MoveJob::World Backend::world() {
+  return {config_, loop_, store_, [this] { return libvirt(); }, [this](const api::JobStatus& s) { feed_.publish(s); }};
+}
+
+void Backend::go_on(Errand errand) {
+  auto job = std::make_shared<MoveJob>(world(), std::move(errand));
+  if (auto added = jobs_.add(job); !added) return spdlog::error("{}: {}", job->id(), added.error().message());
+  spdlog::info("{}: going on with the migration of {}", job->id(), job->status().vm);
+  job->go_on();
 }
 
 Result<std::vector<api::JobStatus>> Backend::jobs() { return jobs_.all(); }
 
 Result<api::JobStatus> Backend::job(const std::string& id) { return jobs_.find(id); }
 
-Status Backend::abort_job(const std::string& id) {
+// A job that runs, and that can be told something here.
+Result<std::shared_ptr<SourceJob>> Backend::own_job(const std::string& id, const char* verb) {
   auto status = jobs_.find(id);
   if (!status) return std::move(status).error();
   if (api::is_final(status->state)) return make_error(Errc::busy, "the job " + status->id + " has ended already");
   auto job = jobs_.outgoing(status->id);
   if (!job)
-    return make_error(Errc::usage, "the job " + status->id + " comes from another host", 0, "abort it there");
+    return make_error(Errc::usage, "the job " + status->id + " comes from another host", 0, std::string(verb) + " it there");
   if (status->owner != api::Owner::source)
     return make_error(Errc::busy, "the job " + status->id + " is past its switchover", 0,
                       "to have the VM back, migrate it back");
-  job->abort();
+  return job;
+}
+
+Status Backend::abort_job(const std::string& id, bool discard) {
+  auto job = own_job(id, "abort");
+  if (!job) return std::move(job).error();
+  (*job)->abort(discard);
   return ok_status();
+}
+
+Status Backend::pause_job(const std::string& id) {
+  auto job = own_job(id, "pause");
+  return job ? (*job)->pause() : Status(std::move(job).error());
+}
+
+Status Backend::resume_job(const std::string& id) {
+  auto job = own_job(id, "resume");
+  return job ? (*job)->resume() : Status(std::move(job).error());
 }
 
 Result<std::vector<api::VolumeStatus>> Backend::volumes() {

@@ -12,6 +12,7 @@
 #include "daemon/config.h"
 #include "daemon/control_loop.h"
 #include "daemon/jobs.h"
+#include "daemon/move_job.h"
 #include "daemon/owners.h"
 #include "filter/attachment.h"
 #include "hypervisor/libvirt.h"
@@ -29,7 +30,11 @@ class Backend : public api::ApiBackend {
   Result<std::string> start_job(const api::StartRequest& request) override;
   Result<std::vector<api::JobStatus>> jobs() override;
   Result<api::JobStatus> job(const std::string& id) override;
-  Status abort_job(const std::string& id) override;
+  Status abort_job(const std::string& id, bool discard) override;
+  Status pause_job(const std::string& id) override;
+  Status resume_job(const std::string& id) override;
+  // Goes on with what an earlier daemon left.
+  void go_on(Errand errand);
   Result<std::vector<api::VolumeStatus>> volumes() override;
   Result<api::VolumeStatus> attach_volume(const std::string& path) override;
   Status detach_volume(const std::string& path) override;
@@ -39,6 +44,8 @@ class Backend : public api::ApiBackend {
   Result<api::DoctorReport> doctor(const std::optional<std::string>& peer) override;
 
  private:
+  Result<std::shared_ptr<SourceJob>> own_job(const std::string& id, const char* verb);
+  MoveJob::World world();
   // The hypervisor's connection, made when first needed and again when it broke.
   Result<std::shared_ptr<hypervisor::Libvirt>> libvirt();
 

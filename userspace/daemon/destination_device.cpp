@@ -78,8 +78,9 @@ Result<std::vector<DiskReply>> plan_destination(const PrepareRequest& request) {
   return replies;
 }
 
-DestinationDisks::DestinationDisks(PrepareRequest request, const Config& config, Post post)
-    : request_(std::move(request)), config_(config), post_(std::move(post)) {}
+DestinationDisks::DestinationDisks(PrepareRequest request, std::vector<store::DiskRecord> old_copies, const Config& config,
+                                   Post post)
+    : request_(std::move(request)), old_copies_(std::move(old_copies)), config_(config), post_(std::move(post)) {}
 
 DestinationDisks::~DestinationDisks() { stop_streams(); }
 
@@ -106,7 +107,10 @@ Status DestinationDisks::prepare_all() {
   }
   for (auto& item : items_)
     targets.push_back({item.request.index, item.attachment->door_fd(), item.attachment->size_bytes(), &*item.hashes});
+  for (std::size_t n = 0, at = 0; n < plan->size(); ++n)
+    if (request_.disks[n].role != "scratch") (*plan)[n].base = items_[at++].base;
   std::lock_guard lock(mutex_);
+  for (auto& item : items_) trackers_[item.request.target] = filter::to_text(item.attachment->tracker().uuid());
   receiver_ = std::make_shared<mover::Receiver>(std::move(targets));
   reply_ = std::move(*plan);
   return ok_status();
@@ -118,7 +122,7 @@ Status DestinationDisks::prepare_one(Item& item, const DiskReply& plan) {
     const auto lv = lv_of(item.path);
     auto made = volume::create_lv(lv->first, lv->second, item.request.size_bytes);
     if (!made) return std::move(made).error();
-    item.created = true;
+    item.removable = true;
     if (made->size_bytes != item.request.size_bytes)
       return make_error(Errc::size_mismatch,
                         fmt::format("a logical volume of exactly {} bytes cannot be made in {} (it got {})",
@@ -139,8 +143,47 @@ Status DestinationDisks::prepare_one(Item& item, const DiskReply& plan) {
                                            config_.state_dir);
   if (!hashes) return std::move(hashes).error();
   item.hashes.emplace(std::move(*hashes));
-  spdlog::info("{}: receiving, gate closed to the guest's writes", item.path);
+  FERRY_TRY(judge_base(item));
+  spdlog::info("{}: receiving, gate closed to the guest's writes; what is there of the disk: {}", item.path,
+               base_name(item.base));
   return ok_status();
+}
+
+const store::DiskRecord* DestinationDisks::old_copy(const Item& item) const {
+  const auto found = std::find_if(old_copies_.begin(), old_copies_.end(), [&](const store::DiskRecord& record) {
+    return record.uuid == item.request.uuid && record.path == item.path;
+  });
+  return found == old_copies_.end() ? nullptr : &*found;
+}
+
+// What a volume holds is believed only after a look at all of it: it may have been written behind our back while
+// the module was not there. The look fills the hashes besides, for blocks that never travel.
+Status DestinationDisks::judge_base(Item& item) {
+  const auto* copy = old_copy(item);
+  if (!copy) return ok_status();
+  item.removable = item.removable || copy->created;
+  item.base = Base::some;
+  const bool same = item.request.changes_since != 0 && copy->generation == item.request.changes_since;
+  if (!same || copy->digest.empty()) return ok_status();
+  FERRY_TRY(mover::fill_hashes(item.attachment->door_fd(), item.attachment->size_bytes(), *item.hashes, {},
+                               stop_.get_token()));
+  if (item.hashes->digest().hex() == copy->digest)
+    item.base = Base::exact;
+  else
+    spdlog::warn("{} is not what it was when its disk was given away: both copies are compared", item.path);
+  return ok_status();
+}
+
+bool DestinationDisks::keeps() {
+  std::lock_guard lock(mutex_);
+  const bool something = receiver_ && receiver_->received_bytes() > 0;
+  if (!keeps_) keeps_ = request_.keep_s > 0 && (something || !old_copies_.empty());
+  return *keeps_;
+}
+
+void DestinationDisks::keep_nothing() {
+  std::lock_guard lock(mutex_);
+  if (!keeps_) keeps_ = false;
 }
 
 void DestinationDisks::close_gate() {
@@ -283,12 +326,18 @@ void DestinationDisks::discard() {
   });
 }
 
-// As the volume was before: plain, or fenced if an earlier migration took its VM elsewhere. The gate becomes
-// the fence, so that there is no instant in between.
+// As the volume was before: plain, or fenced if an earlier migration took its VM elsewhere; fenced, too, if the copy
+// is kept. The gate becomes the fence, so that there is no instant in between.
 Status DestinationDisks::put_back(Item& item) {
-  if (!item.attachment->replaced_fence()) return item.attachment->detach();
+  const bool stays_closed = keeps() || (item.attachment->replaced_fence() && !item.removable);
+  if (!stays_closed) return item.attachment->detach();
   FERRY_TRY(item.attachment->tracker().fence());
   return item.attachment->leave();
+}
+
+// For the way back: what the guest writes from its first moment here is all that will have to travel.
+Status DestinationDisks::go_on_tracking(Item& item) {
+  return item.attachment->intact() ? item.attachment->leave() : item.attachment->detach();
 }
 
 Status DestinationDisks::clean(bool keep) {
@@ -300,17 +349,17 @@ Status DestinationDisks::clean(bool keep) {
   };
   for (auto& item : items_) {
     if (item.attachment) {
-      if (auto done = keep ? item.attachment->detach() : put_back(item); !done) {
+      if (auto done = keep ? go_on_tracking(item) : put_back(item); !done) {
         note(item, std::move(done).error());
         continue;  // a volume that still has the filter must not be removed
       }
     }
     item.attachment.reset();
-    if (keep || !item.created) continue;
+    if (keep || !item.removable || keeps()) continue;
     if (auto removed = volume::remove_lv(item.path); !removed)
       note(item, std::move(removed).error());
     else
-      item.created = false;
+      item.removable = false;
   }
   if (first) return *first;
   return ok_status();
@@ -341,6 +390,11 @@ void DestinationDisks::stop_streams() {
 std::vector<DiskReply> DestinationDisks::reply() const {
   std::lock_guard lock(mutex_);
   return reply_;
+}
+
+std::map<std::string, std::string> DestinationDisks::trackers() const {
+  std::lock_guard lock(mutex_);
+  return trackers_;
 }
 
 std::vector<DiskDigest> DestinationDisks::digests() const {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -20,6 +21,7 @@
 #include "migration/destination.h"
 #include "mover/block_hashes.h"
 #include "mover/receiver.h"
+#include "store/disk_record.h"
 #include "volume/volume.h"
 
 namespace ferry::daemon {
@@ -31,7 +33,8 @@ class DestinationDisks : public migration::DestinationDevice {
  public:
   using Post = std::function<void(migration::DestinationEvent)>;
 
-  DestinationDisks(PrepareRequest request, const Config& config, Post post);
+  // `old_copies`: what is on record of volumes here that hold an older or incomplete copy of one of the disks.
+  DestinationDisks(PrepareRequest request, std::vector<store::DiskRecord> old_copies, const Config& config, Post post);
   ~DestinationDisks() override;
 
   void prepare() override;
@@ -43,6 +46,11 @@ class DestinationDisks : public migration::DestinationDevice {
   void finish() override;
   void discard() override;
 
+  // Whether what was copied is kept if the migration is called off. The first answer stands. Any thread.
+  bool keeps();
+  // It is not kept, whatever was asked for; unless keeps() has said otherwise already.
+  void keep_nothing();
+
   // Takes one data stream until it ends; in the stream's own thread. Only once prepared.
   Status serve(wire::Channel& stream);
   // Makes serve() return and lets no other begin.
@@ -50,26 +58,32 @@ class DestinationDisks : public migration::DestinationDevice {
 
   std::vector<DiskReply> reply() const;           // valid once prepared
   std::vector<DiskDigest> digests() const;        // valid once verified
+  std::map<std::string, std::string> trackers() const;  // of each filter, by target; valid once prepared
 
  private:
   struct Item {
     DiskRequest request;
     std::string path;
-    bool created = false;
+    bool removable = false;  // made for this migration, now or in an earlier attempt
+    Base base = Base::none;
     std::optional<filter::Attachment> attachment;
     std::optional<mover::BlockHashes> hashes;
   };
 
   Status prepare_all();
   Status prepare_one(Item& item, const DiskReply& plan);
+  const store::DiskRecord* old_copy(const Item& item) const;
+  Status judge_base(Item& item);
   Status clean(bool keep);
   Status put_back(Item& item);
+  Status go_on_tracking(Item& item);
   Status yield_all();
   Status guest_is_gone();
   Result<DiskDigest> verify_one(Item& item);
   Result<std::uint64_t> unexplained(Item& item, const std::vector<std::uint64_t>& differing);
 
   PrepareRequest request_;
+  const std::vector<store::DiskRecord> old_copies_;
   const Config& config_;
   Post post_;
   std::vector<Item> items_;                   // changed by the worker only
@@ -77,6 +91,8 @@ class DestinationDisks : public migration::DestinationDevice {
   std::shared_ptr<mover::Receiver> receiver_;
   std::vector<DiskReply> reply_;
   std::vector<DiskDigest> digests_;
+  std::map<std::string, std::string> trackers_;
+  std::optional<bool> keeps_;                 // decided
   std::stop_source stop_;
   Worker worker_;
 };

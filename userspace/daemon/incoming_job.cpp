@@ -62,7 +62,13 @@ std::optional<T> asked_by(std::string_view type) {
 store::SessionRecord session_record(const Hello& hello, const PrepareRequest& request, const std::string& address) {
   const bool ipv6 = address.find(':') != std::string::npos;
   const auto peer = (ipv6 ? "[" + address + "]" : address) + ":" + std::to_string(request.peer_port);
-  return {hello.session, request.vm, peer, hello.host, false, request.definition};
+  return {hello.session, request.vm, peer, hello.host, false, request.definition, {}};
+}
+
+// The volume that is there now holds what the record speaks of: an older or incomplete copy.
+bool is_copy(const store::DiskRecord& known, const store::DiskRecord& now) {
+  return known.holding == store::Holding::given && known.path == now.path && !now.volume_id.empty() &&
+         known.volume_id == now.volume_id && known.size_bytes == now.size_bytes;
 }
 
 std::vector<store::DiskRecord> disk_records(const PrepareRequest& request, const store::OwnershipStore& store) {
@@ -78,10 +84,22 @@ std::vector<store::DiskRecord> disk_records(const PrepareRequest& request, const
     auto volume = volume::identify(disk.path);
     record.created = !volume;
     if (volume) record.volume_id = volume->id;
-    if (auto known = store.by_uuid(disk.uuid); known && *known) record.holding = (*known)->holding;
+    if (auto known = store.by_uuid(disk.uuid); known && *known) {
+      record.holding = (*known)->holding;
+      // What an earlier attempt made goes with this one, too.
+      if (is_copy(**known, record)) record.created = (*known)->created;
+    }
     records.push_back(std::move(record));
   }
   return records;
+}
+
+// As they are on record before this session begins.
+std::vector<store::DiskRecord> old_copies(const PrepareRequest& request, const store::OwnershipStore& store) {
+  std::vector<store::DiskRecord> copies;
+  for (const auto& now : disk_records(request, store))
+    if (auto known = store.by_uuid(now.uuid); known && *known && is_copy(**known, now)) copies.push_back(std::move(**known));
+  return copies;
 }
 
 migration::DestinationEvent recorded_or(Status done) {
@@ -95,7 +113,7 @@ IncomingJob::IncomingJob(const Config& config, ControlLoop& loop, store::Ownersh
                          PrepareRequest request, const wire::Channel& channel,
                          std::function<void(const api::JobStatus&)> changed)
     : config_(config), loop_(loop), store_(store), hello_(std::move(hello)), request_(std::move(request)), changed_(std::move(changed)),
-      disks_(request_, config, [this](migration::DestinationEvent e) { post(std::move(e)); }),
+      disks_(request_, old_copies(request_, store), config, [this](migration::DestinationEvent e) { post(std::move(e)); }),
       ledger_(store, session_record(hello_, request_, channel.peer_host()), disk_records(request_, store), request_.generation - 1,
               [this](Status done) { post(recorded_or(std::move(done))); }),
       machine_({disks_, *this, ledger_,
@@ -108,6 +126,7 @@ IncomingJob::IncomingJob(const Config& config, ControlLoop& loop, store::Ownersh
                   spdlog::info("{}: {}", id, line);
                   fault_point("destination: " + line);
                 }}) {
+  ledger_.set_keeping([this] { return disks_.keeps(); }, request_.keep_s);
   status_.id = hello_.session;
   status_.vm = request_.vm;
   status_.destination = config.host_name;
@@ -130,6 +149,7 @@ void IncomingJob::post(migration::DestinationEvent event) {
   loop_.post([this, event = std::move(event)] {
     if (event.type == T::prepared) {
       prepared_ = true;
+      ledger_.set_trackers(disks_.trackers());
       ledger_.learn();
     }
     machine_.handle(event);
@@ -169,6 +189,7 @@ void IncomingJob::take(const Json& message) {
     return refuse(make_error(Errc::protocol, "unknown message"));
   }
   if (*asked == T::revoke_asked || *asked == T::return_asked) question_ = message;
+  if (*asked == T::abort_asked && discards(message)) disks_.keep_nothing();
   if (!machine_.ended()) return machine_.handle({*asked});
   // A source that gives up wants an answer, also when there is nothing left to take back.
   if (*asked == T::abort_asked) return answer("aborted");
@@ -242,7 +263,7 @@ void IncomingJob::refresh() {
       status_.total_ms = static_cast<std::uint64_t>((*status_.ended_at - *status_.started_at).count());
       // Once the disks are ours the source may still have to ask libvirt here whether the guest runs.
       if (!machine_.owns()) stop_tunnels_.request_stop();
-      if (machine_.owns()) ledger_.settle_bars();
+      ledger_.settle_bars();
       ended_ = true;
     }
   }

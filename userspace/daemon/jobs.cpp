@@ -52,10 +52,18 @@ std::shared_ptr<SourceJob> Jobs::outgoing(const std::string& id) const {
   return nullptr;
 }
 
+std::shared_ptr<SourceJob> Jobs::of_session(const std::string& session) const {
+  std::lock_guard lock(mutex_);
+  for (const auto& job : outgoing_)
+    if (job->works_on(session)) return job;
+  return nullptr;
+}
+
 std::shared_ptr<IncomingJob> Jobs::incoming(const std::string& id) const {
   std::lock_guard lock(mutex_);
-  for (const auto& job : incoming_)
-    if (job->id() == id) return job;
+  // The newest: a source whose ferryd died may not remember how it called its last session.
+  for (auto at = incoming_.rbegin(); at != incoming_.rend(); ++at)
+    if ((*at)->id() == id) return *at;
   return nullptr;
 }
 

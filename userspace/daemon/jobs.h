@@ -25,6 +25,8 @@ class Jobs {
   Status add(std::shared_ptr<SourceJob> job);
   Status add(std::shared_ptr<IncomingJob> job);
   std::shared_ptr<SourceJob> outgoing(const std::string& id) const;
+  // The job that works on this session.
+  std::shared_ptr<SourceJob> of_session(const std::string& session) const;
   std::shared_ptr<IncomingJob> incoming(const std::string& id) const;
   std::vector<api::JobStatus> all() const;
   Result<api::JobStatus> find(const std::string& id_or_vm) const;

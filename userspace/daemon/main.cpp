@@ -14,6 +14,7 @@
 #include "daemon/backend.h"
 #include "daemon/bar_watch.h"
 #include "daemon/bars.h"
+#include "daemon/kept_copies.h"
 #include "daemon/peer_server.h"
 #include "daemon/recovery.h"
 #include "store/ownership_store.h"
@@ -56,10 +57,12 @@ int run(const Config& config) {
   api::EventFeed feed;
   const auto publish = [&feed](const api::JobStatus& s) { feed.publish(s); };
   Backend backend(config, loop, *store, jobs, feed);
-  if (auto recovered = recover(config, loop, *store, jobs, publish); !recovered) {
+  auto recovered = recover(config, loop, *store, jobs, publish);
+  if (!recovered) {
     spdlog::error("{}", recovered.error().message());
     return exit_code(recovered.error().code);
   }
+  KeptCopies kept(loop, *store);
   PeerServer peers(config, loop, *store, jobs, publish);
   if (auto started = peers.start(); !started) {
     if (started.error().code != Errc::permission && started.error().code != Errc::not_found) {
@@ -75,6 +78,7 @@ int run(const Config& config) {
     spdlog::error("admin API: {}", server.error().message());
     return exit_code(server.error().code);
   }
+  for (auto& errand : *recovered) backend.go_on(std::move(errand));
   ::sd_notify(0, "READY=1");
   spdlog::info("ferryd {} on {}, admin socket {}", kVersion, config.host_name, config.socket);
 

@@ -17,6 +17,16 @@ constexpr std::array<std::pair<Purpose, std::string_view>, 5> kPurposes{{{Purpos
                                                                          {Purpose::probe, "probe"},
                                                                          {Purpose::owner, "owner"}}};
 
+constexpr std::array<std::pair<Base, std::string_view>, 3> kBases{{{Base::none, "none"},
+                                                                   {Base::some, "some"},
+                                                                   {Base::exact, "exact"}}};
+
+std::optional<Base> base_from_name(std::string_view name) {
+  for (const auto& [value, known] : kBases)
+    if (known == name) return value;
+  return std::nullopt;
+}
+
 Error malformed(std::string_view type, const std::string& what) {
   return make_error(Errc::protocol, "the peer's \"" + std::string(type) + "\" message " + what, 0,
                     "both hosts must run the same version of Ferry");
@@ -97,6 +107,12 @@ std::string_view purpose_name(Purpose purpose) {
   return "?";
 }
 
+std::string_view base_name(Base base) {
+  for (const auto& [value, name] : kBases)
+    if (value == base) return name;
+  return "?";
+}
+
 std::string type_of(const Json& json) {
   if (!json.is_object()) return {};
   const auto at = json.find("type");
@@ -104,6 +120,13 @@ std::string type_of(const Json& json) {
 }
 
 Json plain_message(std::string_view type) { return {{"type", type}}; }
+
+Json abort_message(bool discard) { return {{"type", "abort"}, {"discard", discard}}; }
+
+bool discards(const Json& abort) {
+  const auto at = abort.find("discard");
+  return at != abort.end() && at->is_boolean() && at->get<bool>();
+}
 
 Json to_json(const OwnerQuestion& m) {
   Json disks = Json::array();
@@ -124,15 +147,17 @@ Json to_json(const PrepareRequest& m) {
   Json disks = Json::array();
   for (const auto& d : m.disks)
     disks.push_back({{"index", d.index}, {"target", d.target}, {"path", d.path}, {"role", d.role},
-                     {"size_bytes", d.size_bytes}, {"logical_block_size", d.logical_block_size}, {"uuid", d.uuid}});
+                     {"size_bytes", d.size_bytes}, {"logical_block_size", d.logical_block_size}, {"uuid", d.uuid},
+                     {"changes_since", d.changes_since}});
   return {{"type", "prepare"},          {"vm", m.vm},           {"create", m.create},       {"dry_run", m.dry_run},
           {"definition", m.definition}, {"generation", m.generation}, {"peer_port", m.peer_port}, {"streams", m.streams},
-          {"disks", disks}};
+          {"keep_s", m.keep_s},         {"disks", disks}};
 }
 
 Json to_json(const PrepareReply& m) {
   Json disks = Json::array();
-  for (const auto& d : m.disks) disks.push_back({{"index", d.index}, {"path", d.path}, {"action", d.action}});
+  for (const auto& d : m.disks)
+    disks.push_back({{"index", d.index}, {"path", d.path}, {"action", d.action}, {"base", base_name(d.base)}});
   return {{"type", "prepared"}, {"disks", disks}, {"memory_address", m.memory_address}};
 }
 
@@ -189,6 +214,7 @@ Result<PrepareRequest> prepare_request_from(const Json& json) {
   r.read("generation", m.generation);
   r.read("peer_port", m.peer_port);
   r.read("streams", m.streams);
+  r.read("keep_s", m.keep_s);
   r.each("disks", kMaxDisks, [&m](Reader& disk) {
     DiskRequest d;
     disk.read("index", d.index);
@@ -198,6 +224,7 @@ Result<PrepareRequest> prepare_request_from(const Json& json) {
     disk.read("size_bytes", d.size_bytes);
     disk.read("logical_block_size", d.logical_block_size);
     disk.read("uuid", d.uuid);
+    disk.read("changes_since", d.changes_since);
     if (d.role != "scratch" && !filter::parse_uuid(d.uuid)) disk.fault("names a disk without a proper uuid");
     if (d.path.empty() || d.path.front() != '/') disk.fault("names a volume without an absolute path");
     if (d.index != m.disks.size()) disk.fault("does not number its disks 0, 1, 2 …");
@@ -205,6 +232,7 @@ Result<PrepareRequest> prepare_request_from(const Json& json) {
     m.disks.push_back(std::move(d));
   });
   if (!r.error() && (m.peer_port < 1 || m.peer_port > 65535)) r.fault("has no proper number in peer_port");
+  if (!r.error() && m.keep_s > api::kTimeoutSMax) r.fault("has no proper number in keep_s");
   if (!r.error() && (m.streams < 1 || m.streams > api::kStreamsMax)) r.fault("asks for an impossible number of streams");
   if (r.error()) return *r.error();
   return m;
@@ -220,6 +248,11 @@ Result<PrepareReply> prepare_reply_from(const Json& json) {
     disk.read("index", d.index);
     disk.read("path", d.path);
     disk.read("action", d.action);
+    std::string base;
+    disk.read("base", base);
+    const auto known = base_from_name(base);
+    if (!known) disk.fault("says something unknown of what it has of a disk");
+    d.base = known.value_or(Base::none);
     m.disks.push_back(std::move(d));
   });
   if (r.error()) return *r.error();

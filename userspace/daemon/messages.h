@@ -15,7 +15,7 @@ namespace ferry::daemon {
 
 using Json = nlohmann::json;
 
-constexpr int kProtocolVersion = 2;
+constexpr int kProtocolVersion = 3;
 constexpr std::size_t kMaxDisks = 64;       // of one VM; bounds what a peer can make us allocate
 constexpr std::size_t kMaxTextLength = 4096;  // names, paths
 constexpr std::size_t kMaxDefinitionLength = 512 * 1024;  // of a VM, as libvirt's XML
@@ -46,6 +46,8 @@ struct DiskRequest {
   std::uint64_t size_bytes = 0;
   std::uint32_t logical_block_size = 512;
   std::string uuid;      // of the disk's contents; empty for scratch
+  // The source knows every block that was written since it took the disk over as this generation; 0: it does not.
+  std::uint64_t changes_since = 0;
 };
 
 struct PrepareRequest {
@@ -56,13 +58,23 @@ struct PrepareRequest {
   bool create = false;   // make missing volumes
   bool dry_run = false;  // only say what would happen
   unsigned streams = 1;
+  std::uint64_t keep_s = 0;  // if the migration is called off, how long what was copied is kept
   std::vector<DiskRequest> disks;
 };
+
+// What the destination's volume holds of the disk before the first round.
+enum class Base {
+  none,  // nothing that is known: everything is copied
+  some,  // an older or incomplete copy: what differs is copied
+  exact,  // the generation of changes_since, proven by its digest: what was written since is copied
+};
+std::string_view base_name(Base base);
 
 struct DiskReply {
   std::uint32_t index = 0;
   std::string path;
   std::string action;    // use, create
+  Base base = Base::none;
 };
 
 struct PrepareReply {
@@ -91,6 +103,10 @@ struct OwnerQuestion {
   std::vector<std::string> uuids;  // of the disks
 };
 Json to_json(const OwnerQuestion&);
+
+// "abort": nothing of the migration is wanted any more; with `discard` neither what was copied.
+Json abort_message(bool discard);
+bool discards(const Json& abort);
 
 // Every decoder expects the given type; an "error" message becomes the Error it carries.
 Result<Hello> hello_from(const Json&);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/messages.h"
 
+#include "api/api_types.h"
+
 #include <gtest/gtest.h>
 
 namespace ferry::daemon {
@@ -20,9 +22,10 @@ PrepareRequest sample() {
   request.definition = "<domain/>";
   request.generation = 7;
   request.peer_port = 7391;
+  request.keep_s = 3600;
   const std::string uuid = "8a1a5f0e-7c1e-4a7e-9b1d-0123456789a";
   request.disks.push_back({0, "vda", "/dev/vg/web1", "data", 1 << 30, 512, uuid + "0"});
-  request.disks.push_back({1, "vdb", "/dev/vg/web1-swap", "swap", 1 << 28, 4096, uuid + "1"});
+  request.disks.push_back({1, "vdb", "/dev/vg/web1-swap", "swap", 1 << 28, 4096, uuid + "1", 6});
   return request;
 }
 
@@ -35,6 +38,9 @@ TEST(Messages, PrepareSurvivesTheJourney) {
   EXPECT_EQ(back->disks[1].path, "/dev/vg/web1-swap");
   EXPECT_EQ(back->disks[1].size_bytes, 1u << 28);
   EXPECT_EQ(back->disks[1].logical_block_size, 4096u);
+  EXPECT_EQ(back->disks[0].changes_since, 0u);
+  EXPECT_EQ(back->disks[1].changes_since, 6u);
+  EXPECT_EQ(back->keep_s, 3600u);
 }
 
 TEST(Messages, ErrorsSurviveTheJourneyAndStandInForAnswers) {
@@ -86,9 +92,31 @@ TEST(Messages, LimitsHold) {
   auto twice = sample();
   twice.disks[1].index = 0;
   EXPECT_FALSE(prepare_request_from(travelled(twice)).ok());
+  auto kept = sample();
+  kept.keep_s = api::kTimeoutSMax + 1;
+  EXPECT_FALSE(prepare_request_from(travelled(kept)).ok());
   auto streams = sample();
   streams.streams = 17;
   EXPECT_FALSE(prepare_request_from(travelled(streams)).ok());
+}
+
+TEST(Messages, PrepareReplySaysWhatIsThere) {
+  PrepareReply reply{{{0, "/dev/vg/web1", "use", Base::exact}, {1, "/dev/vg/web1-swap", "create", Base::none}}, ""};
+  auto back = prepare_reply_from(travelled(reply));
+  ASSERT_TRUE(back.ok()) << back.error().message();
+  EXPECT_EQ(back->disks[0].base, Base::exact);
+  EXPECT_EQ(back->disks[1].base, Base::none);
+  Json odd = travelled(reply);
+  odd["disks"][0]["base"] = "all";
+  EXPECT_FALSE(prepare_reply_from(odd).ok());
+  odd["disks"][0].erase("base");
+  EXPECT_FALSE(prepare_reply_from(odd).ok());
+}
+
+TEST(Messages, OnlyAnAbortThatSaysSoDiscards) {
+  EXPECT_TRUE(discards(Json::parse(abort_message(true).dump())));
+  EXPECT_FALSE(discards(abort_message(false)));
+  EXPECT_FALSE(discards(plain_message("abort")));
 }
 
 TEST(Messages, HelloNamesItsPurpose) {

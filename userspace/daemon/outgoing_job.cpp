@@ -127,6 +127,17 @@ Result<SourceDisk> plan_disk(const hypervisor::DomainDisk& disk, std::uint32_t i
   return out;
 }
 
+// The filter that has seen every write since this disk came in, if it is still there and trusts its maps.
+std::optional<filter::TrackerUuid> tracker_of(const std::vector<filter::AttachedVolume>& attached,
+                                              const store::DiskRecord& disk) {
+  if (disk.tracker.empty()) return std::nullopt;
+  for (const auto& volume : attached)
+    if (filter::to_text(volume.uuid) == disk.tracker && volume.tracker && !volume.tracker->invalid() &&
+        !volume.tracker->detached() && volume.tracker->state == FERRY_STATE_TRACKING)
+      return volume.uuid;
+  return std::nullopt;
+}
+
 // Finds out what is on record about the disks, and as which generation they will be granted.
 Status claim(MigrationPlan& plan, store::OwnershipStore& store) {
   for (const auto& disk : plan.disks) {
@@ -142,15 +153,22 @@ Status claim(MigrationPlan& plan, store::OwnershipStore& store) {
   auto base = base_generation(store, plan.records);
   if (!base) return std::move(base).error();
   plan.prepare.generation = migration::granted_generation(*base);
+  const auto attached = filter::list_attached();
   auto record = plan.records.begin();
-  for (auto& disk : plan.prepare.disks)
-    if (disk.role != "scratch") disk.uuid = (record++)->uuid;
+  for (std::size_t n = 0; n < plan.disks.size(); ++n) {
+    if (plan.disks[n].role == volume::Role::scratch) continue;
+    auto& disk = plan.prepare.disks[n];
+    disk.uuid = record->uuid;
+    if (attached) plan.disks[n].tracker = tracker_of(*attached, *record);
+    if (plan.disks[n].tracker) disk.changes_since = record->generation;
+    ++record;
+  }
   return ok_status();
 }
 
 store::SessionRecord session_record(const MigrationPlan& plan, const std::string& id) {
   const auto peer = peer_of(plan.request);
-  return {id, plan.request.vm, plan.request.destination, peer.host, true, plan.prepare.definition};
+  return {id, plan.request.vm, plan.request.destination, peer.host, true, plan.prepare.definition, plan.errand};
 }
 
 }  // namespace
@@ -166,6 +184,7 @@ Result<MigrationPlan> make_plan(const Config& config, store::OwnershipStore& sto
   FERRY_TRY(hypervisor::check_migratable(plan.domain));
   plan.prepare.vm = request.vm;
   plan.prepare.create = request.create;
+  plan.prepare.keep_s = request.keep_s.value_or(api::kKeepSDefault);
   plan.prepare.streams = static_cast<unsigned>(
       std::min<std::uint64_t>(request.streams.value_or(config.streams), api::kStreamsMax));
   for (const auto& disk : plan.domain.disks) {
@@ -194,13 +213,17 @@ OutgoingJob::OutgoingJob(const Config& config, ControlLoop& loop, store::Ownersh
     : config_(config), loop_(loop), id_(std::move(id)), plan_(std::move(plan)), changed_(std::move(changed)),
       session_(config, peer_of(plan_.request), id_, plan_.prepare, [this](migration::SourceEvent e) { post(std::move(e)); }),
       disks_(plan_.disks, config.map_memory_bytes(), plan_.request.bandwidth_bytes_per_s.value_or(0),
-             [this] { return session_.open_streams(); }, [this](migration::SourceEvent e) { post(std::move(e)); }),
+             [this] { return session_.open_streams(); }, [this] { return session_.reply().disks; }, [this](migration::SourceEvent e) { post(std::move(e)); }),
       hypervisor_(config, session_, guest_migration(plan_, id_),
                   [this](migration::SourceEvent e) { post(std::move(e)); }),
       ledger_(store, session_record(plan_, id_), plan_.records, plan_.prepare.generation - 1,
               [this](Status done) { post(migration::recorded_or(std::move(done))); }),
       machine_({clock_, disks_, session_, hypervisor_, ledger_,
-                [this](migration::Duration pause) { loop_.post_after(pause, [this] { post({T::pace_timer}); }); },
+                [this](migration::Duration pause) {
+                  loop_.post_after(pause, [weak = weak_from_this()] {
+                    if (auto self = weak.lock()) self->post({T::pace_timer});
+                  });
+                },
                 [this] { return digests_equal(); },
                 [this](const std::string& line) {
                   spdlog::info("{}: {}", id_, line);
@@ -227,25 +250,25 @@ OutgoingJob::OutgoingJob(const Config& config, ControlLoop& loop, store::Ownersh
 OutgoingJob::~OutgoingJob() = default;
 
 void OutgoingJob::post(migration::SourceEvent event) {
-  loop_.post([this, event = std::move(event)] {
-    spdlog::debug("{}: event {}", id_, migration::event_name(event.type));
-    machine_.handle(event);
-    refresh();
+  // Late answers may come when the job is over and gone.
+  loop_.post([weak = weak_from_this(), event = std::move(event)] {
+    auto self = weak.lock();
+    if (!self) return;
+    spdlog::debug("{}: event {}", self->id_, migration::event_name(event.type));
+    self->machine_.handle(event);
+    self->refresh();
   });
 }
 
 void OutgoingJob::start() {
   post({T::start});
-  loop_.post([this] { tick(); });
-  if (plan_.request.timeout_s) {
-    // The job may be over and forgotten by then.
-    loop_.post_after(std::chrono::seconds(*plan_.request.timeout_s), [self = weak_from_this()] {
-      if (auto job = self.lock(); job && !job->ended()) job->abort();
-    });
-  }
+  loop_.post([self = shared_from_this()] { self->tick(); });
 }
 
-void OutgoingJob::abort() { post({T::abort_requested}); }
+void OutgoingJob::abort(bool discard) {
+  if (discard) session_.discard_on_abort();
+  post({T::abort_requested});
+}
 
 void OutgoingJob::shut_down() { post({T::shut_down}); }
 
@@ -259,27 +282,30 @@ Status OutgoingJob::force() {
   });
 }
 
-void OutgoingJob::wait_ended() {
-  std::unique_lock lock(mutex_);
-  ended_changed_.wait(lock, [this] { return ended_.load(); });
+migration::AttemptEnd OutgoingJob::attempt_end() const {
+  return {machine_.state(), machine_.owner(), machine_.error(), machine_.times().precopy.has_value()};
 }
 
 void OutgoingJob::tick() {
   if (ended_) return;
   refresh();
-  loop_.post_after(kTick, [this] { tick(); });
+  loop_.post_after(kTick, [weak = weak_from_this()] {
+    if (auto self = weak.lock()) self->tick();
+  });
 }
 
 bool OutgoingJob::digests_equal() {
   const auto copy = disks_.progress();
   const auto peer = session_.digests();
+  std::map<std::string, std::string> digests;
   for (const auto& disk : plan_.disks) {
     if (disk.role == volume::Role::scratch) continue;
     const auto other = std::find_if(peer.begin(), peer.end(), [&](const DiskDigest& d) { return d.index == disk.index; });
     if (other == peer.end() || other->mismatches != 0) return false;
     if (copy.digests[disk.index].empty() || copy.digests[disk.index] != other->digest) return false;
+    digests[disk.target] = other->digest;
   }
-  ledger_.set_verified();
+  ledger_.set_verified(std::move(digests));
   return true;
 }
 
@@ -360,7 +386,6 @@ void OutgoingJob::refresh() {
       session_.close();
       if (machine_.owner() == migration::SourceOwner::destination) ledger_.settle_bars();
       ended_ = true;
-      ended_changed_.notify_all();
     }
   }
   changed_(status());

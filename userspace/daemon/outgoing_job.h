@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// OutgoingJob: the source's end of one migration: the machine, its disks, the peer and the hypervisor.
-// Ownership: kept by the Jobs registry; may be destroyed only when ended().
+// OutgoingJob: the source's end of one session, an attempt to migrate: the machine, its disks, the peer and the
+// hypervisor. What becomes of it is told to `changed`, on the loop.
+// Ownership: a MoveJob's; may be destroyed only when ended().
 // Thread-safety: status(), ended(), abort() from any thread.
 #pragma once
 
@@ -18,6 +19,7 @@
 #include "daemon/source_device.h"
 #include "daemon/source_hypervisor.h"
 #include "daemon/source_job.h"
+#include "migration/retry.h"
 
 namespace ferry::daemon {
 
@@ -28,26 +30,29 @@ struct MigrationPlan {
   std::vector<SourceDisk> disks;
   PrepareRequest prepare;
   std::vector<store::DiskRecord> records;  // of the disks that move
+  std::string errand;                      // goes on record with the session: what a restart goes on with
 };
 // Errors: not_found (VM, volume), unsupported (a disk that cannot be moved), usage (roles of unknown disks),
 // busy (a disk that is on record as another host's).
 Result<MigrationPlan> make_plan(const Config& config, store::OwnershipStore& store, hypervisor::Libvirt& libvirt,
                                 const api::StartRequest& request);
 
-class OutgoingJob : public SourceJob, public std::enable_shared_from_this<OutgoingJob> {
+class OutgoingJob : public std::enable_shared_from_this<OutgoingJob> {
  public:
   OutgoingJob(const Config& config, ControlLoop& loop, store::OwnershipStore& store, std::string id, MigrationPlan plan,
               std::function<void(const api::JobStatus&)> changed);
-  ~OutgoingJob() override;
+  ~OutgoingJob();
 
   void start();
-  void abort() override;
-  Status force() override;
-  void shut_down() override;
-  bool ended() const override { return ended_; }
-  void wait_ended() override;
-  const std::string& id() const override { return id_; }
-  api::JobStatus status() const override;
+  void abort(bool discard);
+  // Errors: busy when the owner is not in doubt.
+  Status force();
+  void shut_down();
+  bool ended() const { return ended_; }
+  const std::string& id() const { return id_; }
+  api::JobStatus status() const;
+  // On the loop, once ended().
+  migration::AttemptEnd attempt_end() const;
 
  private:
   void post(migration::SourceEvent event);
@@ -72,7 +77,6 @@ class OutgoingJob : public SourceJob, public std::enable_shared_from_this<Outgoi
   migration::Source machine_;
   std::atomic<bool> ended_{false};
   mutable std::mutex mutex_;  // guards status_
-  std::condition_variable ended_changed_;
   api::JobStatus status_;
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/owner_desk.h"
 
+#include "daemon/kept_copies.h"
 #include "migration/ownership.h"
 
 namespace ferry::daemon {
@@ -35,6 +36,7 @@ Result<GrantFate> settle(store::OwnershipStore& store, const std::string& sessio
 Json answer_from_records(store::OwnershipStore& store, const std::string& session, const Json& message) {
   const auto type = type_of(message);
   if (type == "finish") return plain_message("finished");
+  if (type == "discard") return answer_discard(store, message);
   if (type != "revoke" && type != "return")
     return to_json(make_error(Errc::not_found, "this host has no session " + session + " under way"));
   auto question = owner_question_from(message, type);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include "daemon/kept_copies.h"
 #include "daemon/owners.h"
 
 #include <fmt/format.h>
@@ -255,7 +256,8 @@ Result<api::Released> Owners::let_go(const Group& group) {
   for (const auto& disk : group.disks) {
     // A revoked one is as it was before, and may be in use for something else.
     if (disk.holding == Holding::revoked && !is_shut(disk)) continue;
-    auto opened = ports_.unbar(disk);
+    // What was made for a migration that never came to its end is of no use to anybody.
+    auto opened = is_kept_copy(disk) ? ports_.remove(disk) : ports_.unbar(disk);
     // Removed, or another volume has its place: nothing of the session is there to be opened.
     if (opened || opened.error().code == Errc::not_found) continue;
     spdlog::error("{}: {}", disk.path, opened.error().message());

@@ -27,6 +27,7 @@ class Owners {
     std::function<Result<volume::VolumeInfo>(const std::string& path)> identify;
     std::function<bool(const store::DiskRecord&)> closed;    // nobody can write to it by its path now
     std::function<Status(const store::DiskRecord&)> unbar;
+    std::function<Status(const store::DiskRecord&)> remove;  // the volume of an incomplete copy
     // A job of this daemon still works on that session.
     std::function<bool(const std::string& session)> job_runs;
     // Tells that session's job that its peer is dead. Errors: not_found (no such job), busy (not in doubt).

@@ -59,6 +59,11 @@ class OwnersTest : public testing::Test {
       closed_.erase(disk.path);
       return ok_status();
     };
+    ports.remove = [this](const DiskRecord& disk) -> Status {
+      removed_.push_back(disk.path);
+      closed_.erase(disk.path);
+      return ok_status();
+    };
     ports.job_runs = [this](const std::string& session) { return running_.contains(session); };
     ports.force_job = [this](const std::string& session) -> Status {
       forced_.push_back(session);
@@ -130,7 +135,7 @@ class OwnersTest : public testing::Test {
   Result<std::vector<filter::AttachedVolume>> attached_ = std::vector<filter::AttachedVolume>{};
   std::set<std::string> closed_, running_;
   std::map<std::string, Error> stuck_;
-  std::vector<std::string> unbarred_, forced_;
+  std::vector<std::string> unbarred_, removed_, forced_;
   Status force_answer_ = ok_status();
   Owners owners_;
 };
@@ -147,6 +152,30 @@ TEST_F(OwnersTest, NoRecordIsNoErrorAnUnknownNameIs) {
   hold(Holding::given);
   EXPECT_EQ(owners_.list({"web2", ""}).error().code, Errc::not_found);
   EXPECT_EQ(owners_.list({"", "/dev/vg/none"}).error().code, Errc::not_found);
+}
+
+// An incomplete copy that was kept for a migration to go on with.
+TEST_F(OwnersTest, ReleasingAKeptCopyRemovesItsVolume) {
+  add_volume(kRoot, 1);
+  add_volume(kSwap, 2);
+  std::vector<DiskRecord> disks;
+  for (const auto& path : {kRoot, kSwap}) {
+    DiskRecord disk;
+    disk.uuid = "uuid of " + std::string(path);
+    disk.holding = Holding::given;
+    disk.session = "s1";
+    disk.path = path;
+    disk.volume_id = "LVM-" + std::string(path);
+    disk.created = path == kRoot;
+    disk.expires_at = disk.created ? 1 : 0;
+    disks.push_back(disk);
+  }
+  ASSERT_TRUE(store_.put({"s1", "web1", "hosta:7391", "hosta", false, ""}, disks).ok());
+  auto released = owners_.release({{"web1", ""}, false});
+  ASSERT_TRUE(released.ok()) << released.error().message();
+  EXPECT_THAT(removed_, testing::ElementsAre(kRoot));
+  EXPECT_THAT(unbarred_, testing::ElementsAre(kSwap)) << "it was there before";
+  EXPECT_THAT(records(), IsEmpty());
 }
 
 TEST_F(OwnersTest, ShowsWhatIsOnRecordAndWhatTheVolumeDoes) {

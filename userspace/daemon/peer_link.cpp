@@ -123,7 +123,7 @@ void SourceSession::finish() {
 
 void SourceSession::abort() {
   due_ = T::peer_aborted;
-  send(plain_message("abort"));
+  send(abort_message(discard_));
 }
 
 void SourceSession::revoke() {

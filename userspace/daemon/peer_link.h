@@ -47,6 +47,9 @@ class SourceSession : public migration::PeerLink {
   void finish() override;
   void abort() override;
 
+  // abort() asks besides that nothing of what was copied is kept. Any thread.
+  void discard_on_abort() { discard_ = true; }
+
   // Data streams for the Sender, as many as asked for in the request.
   Result<std::vector<std::unique_ptr<wire::Channel>>> open_streams();
   Result<std::unique_ptr<wire::Channel>> open_libvirt();
@@ -90,6 +93,7 @@ class SourceSession : public migration::PeerLink {
   std::optional<Json> question_;  // asked again until it is answered
   unsigned tries_ = 0;            // of the question
   // Which of our questions an "error" message answers.
+  std::atomic<bool> discard_{false};
   std::atomic<T> due_{T::peer_prepared};
   std::thread reader_;
   Worker worker_;             // connect and sends: they may block

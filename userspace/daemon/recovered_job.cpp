@@ -135,7 +135,14 @@ void RecoveredJob::post(migration::SourceEvent event) {
 }
 
 void RecoveredJob::start() { post({T::recover}); }
-void RecoveredJob::abort() { post({T::abort_requested}); }
+void RecoveredJob::abort(bool) { post({T::abort_requested}); }
+
+// Nothing is copied any more, so there is nothing that could stand still.
+Status RecoveredJob::pause() {
+  return make_error(Errc::busy, "the disks of " + session_record_.vm + " are being handed over", 0, "see migrate-ctl own");
+}
+Status RecoveredJob::resume() { return pause(); }
+
 void RecoveredJob::shut_down() { post({T::shut_down}); }
 
 Status RecoveredJob::force() {

@@ -71,7 +71,9 @@ class RecoveredJob : public SourceJob {
   const std::string& id() const override { return session_record_.id; }
   api::JobStatus status() const override;
   bool ended() const override { return ended_; }
-  void abort() override;
+  void abort(bool discard) override;
+  Status pause() override;
+  Status resume() override;
   Status force() override;
   void shut_down() override;
   void wait_ended() override;

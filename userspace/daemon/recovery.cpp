@@ -80,10 +80,16 @@ void take_back_incoming(store::OwnershipStore& store, const SessionRecord& sessi
                session.peer_host);
   const std::string reason = "the migration from " + session.peer_host + " ended with ferryd";
   std::vector<DiskRecord> created, kept;
-  for (const auto& disk : disks) (disk.created ? created : kept).push_back(disk);
+  for (const auto& disk : disks) {
+    // After a reboot it may be inactive, as closed volumes are: the next session wakes it.
+    const bool replaced = volume::identify(disk.path) && !is_the_volume(disk);
+    const bool goes_on = disk.expires_at != 0 && !disk.volume_id.empty() && !replaced;
+    (disk.created && !goes_on ? created : kept).push_back(disk);
+  }
   const auto generation = disks.front().generation;
   if (!created.empty()) note(store, session, created, Holding::revoked, generation, reason);
-  // Half of it is overwritten, and what it was before (plain, or an old copy) is not on record: it stays closed.
+  // Half of it is overwritten, and what it was before (plain, or an old copy) is not on record: it stays closed. Or
+  // it was made for the migration, which will go on with it.
   if (!kept.empty()) note(store, session, kept, Holding::given, generation, reason);
   for (const auto& disk : kept) {
     take_filter_out(disk);  // and the session's own door past it
@@ -101,8 +107,17 @@ void take_back_incoming(store::OwnershipStore& store, const SessionRecord& sessi
 
 }  // namespace
 
-Status recover(const Config& config, ControlLoop& loop, store::OwnershipStore& store, Jobs& jobs,
-               const std::function<void(const api::JobStatus&)>& changed) {
+// A migration that did not come to its end in an earlier ferryd's time.
+void note_errand(const SessionRecord& session, std::vector<Errand>& errands) {
+  if (!session.outgoing || session.errand.empty()) return;
+  auto errand = parse_errand(session.errand);
+  if (!errand) return spdlog::error("{}: {}", session.id, errand.error().message());
+  errands.push_back(std::move(*errand));
+}
+
+Result<std::vector<Errand>> recover(const Config& config, ControlLoop& loop, store::OwnershipStore& store, Jobs& jobs,
+                                    const std::function<void(const api::JobStatus&)>& changed) {
+  std::vector<Errand> errands;
   auto all = store.disks();
   if (!all) return std::move(all).error();
   std::map<std::string, std::vector<DiskRecord>> sessions;
@@ -114,6 +129,7 @@ Status recover(const Config& config, ControlLoop& loop, store::OwnershipStore& s
     switch (disks.front().holding) {
       case Holding::moving:
         take_back_outgoing(config, store, **session, disks);
+        note_errand(**session, errands);
         break;
       case Holding::granting: {
         auto job = std::make_shared<RecoveredJob>(config, loop, store, **session, disks, changed);
@@ -134,16 +150,17 @@ Status recover(const Config& config, ControlLoop& loop, store::OwnershipStore& s
       case Holding::owned:
         // Taken over or taken back, and ferryd may have ended before it had let the guest at them.
         for (const auto& disk : disks) {
-          take_filter_out(disk);
+          if (!is_followed(disk)) take_filter_out(disk);
           if (auto open = unbar_volume(disk); !open) spdlog::error("{}", open.error().message());
         }
         if ((*session)->outgoing) let_guest_go_on(config, (*session)->vm);
+        note_errand(**session, errands);
         break;
       case Holding::revoked:
         break;
     }
   }
-  return ok_status();
+  return errands;
 }
 
 }  // namespace ferry::daemon

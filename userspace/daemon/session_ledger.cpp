@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "base/log.h"
 #include "daemon/bars.h"
@@ -24,16 +25,51 @@ SessionLedger::SessionLedger(store::OwnershipStore& store, store::SessionRecord 
     if (disk.holding == Holding::given) old_copies_.insert(disk.uuid);
 }
 
+void SessionLedger::set_verified(std::map<std::string, std::string> digests) {
+  std::lock_guard lock(mutex_);
+  digests_ = std::move(digests);
+}
+
+void SessionLedger::set_trackers(std::map<std::string, std::string> trackers) {
+  std::lock_guard lock(mutex_);
+  trackers_ = std::move(trackers);
+}
+
+void SessionLedger::set_keeping(std::function<bool()> keeps, std::uint64_t keep_s) {
+  keeps_ = std::move(keeps);
+  keep_s_ = keep_s;
+}
+
+void SessionLedger::stamp(store::DiskRecord& disk, Holding holding, bool keeps) const {
+  disk.session = session_.id;
+  disk.reason = reason_for(holding);
+  disk.holding = holding;
+  disk.expires_at = 0;
+  const bool coming_in = holding == Holding::receiving || holding == Holding::prepared;
+  if (holding == Holding::revoked) {
+    // Closed remains a volume with an older copy of the disk, and one whose copy is kept to go on with.
+    const bool old_copy = old_copies_.contains(disk.uuid) && !disk.created;
+    if (keeps || old_copy) disk.holding = Holding::given;
+    if (keeps) disk.reason += "; what was copied is kept";
+  }
+  // While it comes in: what a restart goes by.
+  if (disk.created && keep_s_ > 0 && (coming_in || (holding == Holding::revoked && keeps)))
+    disk.expires_at = std::chrono::duration_cast<std::chrono::seconds>(
+                          std::chrono::system_clock::now().time_since_epoch()).count() + static_cast<std::int64_t>(keep_s_);
+  std::lock_guard lock(mutex_);
+  const auto digest = digests_.find(disk.target);
+  disk.verified = digest != digests_.end();
+  disk.digest = disk.verified ? digest->second : "";
+  const auto tracker = trackers_.find(disk.target);
+  disk.tracker = holding == Holding::owned && tracker != trackers_.end() ? tracker->second : "";
+}
+
 void SessionLedger::record(Holding holding) {
-  worker_.post([this, holding] {
+  const bool keeps = holding == Holding::revoked && keeps_ && keeps_();
+  worker_.post([this, holding, keeps] {
     for (auto& disk : disks_) {
-      disk.session = session_.id;
-      // A volume with an older copy of the disk remains closed when the migration is called off.
-      const bool keeps_old_copy = holding == Holding::revoked && old_copies_.contains(disk.uuid);
-      disk.holding = keeps_old_copy ? Holding::given : holding;
+      stamp(disk, holding, keeps);
       disk.generation = generation_of(holding);
-      disk.reason = reason_for(holding);
-      disk.verified = verified_;
     }
     if (holding == Holding::granting) granted_ = true;  // even if it fails: it may be on record all the same
     done_(store_.put(session_, disks_));
@@ -128,6 +164,8 @@ Result<std::uint64_t> base_generation(store::OwnershipStore& store, std::vector<
       return make_error(Errc::busy, fmt::format("{} is not this host's to move: {}", disk.path, record.reason), 0,
                         "see migrate-ctl own " + disk.path);
     disk.uuid = record.uuid;
+    disk.generation = record.generation;
+    disk.tracker = record.tracker;
     base = std::max(base, record.generation);
   }
   return base;

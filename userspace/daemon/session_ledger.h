@@ -4,8 +4,9 @@
 // Thread-safety: record and learn from any thread; done runs on the worker.
 #pragma once
 
-#include <atomic>
 #include <functional>
+#include <map>
+#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
@@ -33,10 +34,15 @@ class SessionLedger : public migration::Ledger {
   // When the session is over: closes for good what is another host's, and takes the marks of an earlier
   // closing from what is ours. Without answer.
   void settle_bars();
-  // Both hosts' digests were equal: goes on record with the end.
-  void set_verified() { verified_ = true; }
+  // Both hosts' digests were equal: goes on record with the end, as do the digests, by target.
+  void set_verified(std::map<std::string, std::string> digests);
+  // Destination: the filters, by target, that will have seen every write once the disks are ours.
+  void set_trackers(std::map<std::string, std::string> trackers);
+  // Destination: asked when the session is called off, whether what was copied is kept, and for how long it would be.
+  void set_keeping(std::function<bool()> keeps, std::uint64_t keep_s);
 
  private:
+  void stamp(store::DiskRecord& disk, migration::Holding holding, bool keeps) const;
   std::uint64_t generation_of(migration::Holding holding);
   std::string reason_for(migration::Holding holding) const;
 
@@ -45,13 +51,17 @@ class SessionLedger : public migration::Ledger {
   std::vector<store::DiskRecord> disks_;  // the worker's
   const std::uint64_t base_;
   bool granted_ = false;                  // on record once as granting
-  std::atomic<bool> verified_{false};
+  std::function<bool()> keeps_;
+  std::uint64_t keep_s_ = 0;
+  mutable std::mutex mutex_;              // guards digests_ and trackers_
+  std::map<std::string, std::string> digests_;
+  std::map<std::string, std::string> trackers_;
   std::set<std::string> old_copies_;      // disks whose volume here held an older generation
   Done done_;
   Worker worker_;
 };
 
-// The newest generation of any of these disks on this host, 0 when none is on record. Errors: busy when one
+// Fills in what is on record of them, and the uuids of those that are new. The newest generation of any of these disks on this host, 0 when none is on record. Errors: busy when one
 // of them is not this host's to give, with the reason.
 Result<std::uint64_t> base_generation(store::OwnershipStore& store, std::vector<store::DiskRecord>& disks);
 // Whether this host may take these disks in as `generation`. Errors: busy, when it knows a newer generation

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include "daemon/kept_copies.h"
+
+#include <ctime>
 #include <filesystem>
 #include <future>
 
@@ -35,6 +38,24 @@ class SessionLedgerTest : public testing::Test {
   void TearDown() override {
     store_.reset();
     std::filesystem::remove_all(dir_);
+  }
+  // The destination's record of a disk it made, at the end of these.
+  DiskRecord incoming(bool keeps, std::uint64_t keep_s, std::initializer_list<Holding> holdings, bool created = true) {
+    auto disk = disk_of();
+    disk.created = created;
+    std::promise<void> done;
+    std::size_t left = holdings.size();
+    {
+      SessionLedger ledger(*store_, {"s1", "web1", "a:7391", "a", false, {}}, {disk}, 4, [&](Status s) {
+        if (!s) ADD_FAILURE() << s.error().message();
+        if (--left == 0) done.set_value();
+      });
+      ledger.set_keeping([keeps] { return keeps; }, keep_s);
+      ledger.set_trackers({{disk.target, "tracker"}});
+      for (auto holding : holdings) ledger.record(holding);
+      done.get_future().get();
+    }
+    return **store_->by_uuid(kUuid);
   }
   // Records one after the other; the last generation that is then in the store.
   std::uint64_t after(bool outgoing, std::uint64_t base, std::initializer_list<Holding> holdings,
@@ -94,6 +115,50 @@ TEST_F(SessionLedgerTest, DestinationOwnsWhatWasGranted) {
 TEST_F(SessionLedgerTest, OldCopyRemainsClosedWhenCalledOff) {
   EXPECT_EQ(after(false, 4, {Holding::receiving, Holding::revoked}, Holding::given), 5u);
   EXPECT_EQ(last_, Holding::given);
+}
+
+TEST_F(SessionLedgerTest, WhatIsKeptIsClosedUntilItsTimeIsOver) {
+  const auto kept = incoming(true, 3600, {Holding::receiving, Holding::revoked});
+  EXPECT_EQ(kept.holding, Holding::given);
+  EXPECT_TRUE(store::is_barred(kept.holding));
+  EXPECT_TRUE(is_kept_copy(kept));
+  EXPECT_NEAR(static_cast<double>(kept.expires_at - std::time(nullptr)), 3600, 60);
+}
+
+TEST_F(SessionLedgerTest, WhatIsNotKeptIsNobodys) {
+  const auto gone = incoming(false, 3600, {Holding::receiving, Holding::revoked});
+  EXPECT_EQ(gone.holding, Holding::revoked);
+  EXPECT_FALSE(is_kept_copy(gone));
+}
+
+TEST_F(SessionLedgerTest, AVolumeThatWasThereBeforeNeverExpires) {
+  const auto kept = incoming(true, 3600, {Holding::receiving, Holding::revoked}, /*created=*/false);
+  EXPECT_EQ(kept.holding, Holding::given);
+  EXPECT_FALSE(is_kept_copy(kept)) << "half of it is overwritten, but it is not ours to remove";
+}
+
+TEST_F(SessionLedgerTest, ARestartLearnsFromTheRecordWhetherToKeep) {
+  EXPECT_NE(incoming(true, 3600, {Holding::receiving}).expires_at, 0);
+  EXPECT_EQ(incoming(true, 0, {Holding::receiving}).expires_at, 0);
+}
+
+TEST_F(SessionLedgerTest, WhatIsOwnedNeitherExpiresNorLosesItsTracker) {
+  const auto owned = incoming(true, 3600, {Holding::receiving, Holding::prepared, Holding::owned});
+  EXPECT_EQ(owned.holding, Holding::owned);
+  EXPECT_EQ(owned.expires_at, 0);
+  EXPECT_EQ(owned.tracker, "tracker");
+  EXPECT_EQ(incoming(true, 3600, {Holding::prepared}).tracker, "") << "not ours yet";
+}
+
+// The first write into an old copy makes its digest a lie.
+TEST_F(SessionLedgerTest, AnOldCopysDigestGoesBeforeItIsWritten) {
+  auto disk = disk_of();
+  disk.session = "s0";
+  disk.holding = Holding::given;
+  disk.generation = 4;
+  disk.digest = "00ff";
+  ASSERT_TRUE(store_->put({"s0", "web1", "b:7391", "b", true, {}}, {disk}).ok());
+  EXPECT_EQ(incoming(true, 0, {Holding::receiving}).digest, "");
 }
 
 TEST_F(SessionLedgerTest, OnlyTheOwnerMayMoveADisk) {

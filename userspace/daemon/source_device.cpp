@@ -28,15 +28,16 @@ std::uint64_t ms_since(std::chrono::steady_clock::time_point began) {
 
 }  // namespace
 
+struct SourceDisks::RoundPart {
+  std::uint32_t disk;
+  std::uint64_t size_bytes;
+  std::optional<filter::RetiredMap> map;  // nothing: the whole disk
+};
+
 // The extents of one round, disk after disk, swap last: what the guest swaps in a hurry is stale soonest.
 class SourceDisks::RoundExtents : public mover::ExtentSource {
  public:
-  struct Part {
-    std::uint32_t disk;
-    std::uint64_t size_bytes;
-    std::optional<filter::RetiredMap> map;  // nothing: the whole disk
-  };
-  explicit RoundExtents(std::vector<Part> parts) : parts_(std::move(parts)) {}
+  explicit RoundExtents(std::vector<RoundPart> parts) : parts_(std::move(parts)) {}
 
   bool next(mover::Extent& out) override {
     for (; part_ < parts_.size(); ++part_, at_ = 0) {
@@ -62,15 +63,27 @@ class SourceDisks::RoundExtents : public mover::ExtentSource {
   }
 
  private:
-  std::vector<Part> parts_;
+  std::vector<RoundPart> parts_;
   std::size_t part_ = 0;
   std::uint64_t at_ = 0;
 };
 
+// One source after the other.
+class SourceDisks::Both : public mover::ExtentSource {
+ public:
+  Both(mover::ExtentSource& first, mover::ExtentSource& second) : first_(first), second_(second) {}
+  bool next(mover::Extent& out) override { return first_.next(out) || second_.next(out); }
+
+ private:
+  mover::ExtentSource& first_;
+  mover::ExtentSource& second_;
+};
+
 SourceDisks::SourceDisks(std::vector<SourceDisk> disks, std::uint64_t map_memory_bytes,
-                         std::uint64_t bandwidth_bytes_per_s, OpenStreams open_streams, Post post)
+                         std::uint64_t bandwidth_bytes_per_s, OpenStreams open_streams, Bases bases,
+                         Post post)
     : disks_(std::move(disks)), map_memory_bytes_(map_memory_bytes), limit_(bandwidth_bytes_per_s),
-      open_streams_(std::move(open_streams)), post_(std::move(post)) {
+      open_streams_(std::move(open_streams)), bases_(std::move(bases)), post_(std::move(post)) {
   for (const auto& disk : disks_)
     if (disk.role != volume::Role::scratch) items_.push_back({&disk, std::nullopt});
   std::stable_partition(items_.begin(), items_.end(),
@@ -96,19 +109,35 @@ Status SourceDisks::attach_all() {
   mover::SenderOptions options;
   options.limit = &limit_;
   sender_ = std::make_unique<mover::Sender>(std::move(*streams), options);
+  for (const auto& reply : bases_())
+    for (auto& item : items_)
+      if (item.disk->index == reply.index) item.base = reply.base;
   for (auto& item : items_) {
-    filter::AttachRequest request;
-    request.path = item.disk->path;
-    request.mode = FERRY_MODE_TRACK;
-    request.map_memory_bytes = map_memory_bytes_;
-    auto attached = filter::Attachment::attach(request);
-    if (!attached) {
-      if (auto undone = detach_all(); !undone) spdlog::error("taking the filter out again: {}", undone.error().message());
-      return std::move(attached).error();
-    }
-    item.attachment.emplace(std::move(*attached));
-    spdlog::info("{}: tracking ({})", item.disk->path, item.attachment->in_place() ? "in place" : "stacked");
+    auto attached = attach_one(item);
+    if (attached) continue;
+    if (auto undone = detach_all(); !undone) spdlog::error("taking the filter out again: {}", undone.error().message());
+    return attached;
   }
+  return ok_status();
+}
+
+Status SourceDisks::attach_one(Item& item) {
+  filter::AttachRequest request;
+  request.path = item.disk->path;
+  request.mode = FERRY_MODE_TRACK;
+  request.map_memory_bytes = map_memory_bytes_;
+  if (item.base == Base::exact) request.adopt = item.disk->tracker;
+  auto attached = filter::Attachment::attach(request);
+  if (!attached && request.adopt) {
+    spdlog::warn("{}; both copies are compared", attached.error().message());
+    request.adopt.reset();
+    item.base = Base::some;
+    attached = filter::Attachment::attach(request);
+  }
+  if (!attached) return std::move(attached).error();
+  item.attachment.emplace(std::move(*attached));
+  spdlog::info("{}: tracking ({}); the destination has of it: {}", item.disk->path,
+               item.attachment->in_place() ? "in place" : "stacked", base_name(item.base));
   return ok_status();
 }
 
@@ -141,13 +170,14 @@ void SourceDisks::stop_copy() { stop_.request_stop(); }
 
 Result<migration::RoundReport> SourceDisks::run_round(RoundKind kind) {
   const auto began = std::chrono::steady_clock::now();
-  std::vector<RoundExtents::Part> parts;
+  std::vector<RoundPart> parts;
   std::vector<mover::DiskSource> sources;
   std::uint64_t covered = 0;
+  const auto from_map = [kind](const Item& item) { return kind == RoundKind::dirty || item.base == Base::exact; };
   for (auto& item : items_) {
     auto& attachment = *item.attachment;
-    RoundExtents::Part part{item.disk->index, attachment.size_bytes(), std::nullopt};
-    if (kind == RoundKind::dirty) {
+    RoundPart part{item.disk->index, attachment.size_bytes(), std::nullopt};
+    if (from_map(item)) {
       auto map = attachment.tracker().swap();
       if (!map) return std::move(map).error();
       covered += map->dirty() << map->block_shift();
@@ -165,15 +195,21 @@ Result<migration::RoundReport> SourceDisks::run_round(RoundKind kind) {
     progress_.round_done_bytes = 0;
     wire_before_round_ = progress_.wire_bytes;
   }
-  auto stats = [&] {
-    RoundExtents extents(std::move(parts));  // its mappings end before the maps are released
+  auto stats = [&]() -> Result<mover::CopyStats> {
+    // The mappings end before the maps are released.
+    if (kind == RoundKind::full) return copy_first(sources, std::move(parts), began);
+    RoundExtents extents(std::move(parts));
     return sender_->copy(sources, extents, [this, began](const mover::CopyStats& s) { note_progress(s, began); },
                          stop_.get_token());
   }();
   if (!stats) return std::move(stats).error();
-  note_progress(*stats, began);
-  if (kind == RoundKind::dirty)
-    for (auto& item : items_) FERRY_TRY(item.attachment->tracker().release());
+  {
+    std::lock_guard lock(mutex_);
+    progress_.round_done_bytes = progress_.round_total_bytes;
+    progress_.wire_bytes = wire_before_round_ + stats->wire_bytes;
+  }
+  for (auto& item : items_)
+    if (from_map(item)) FERRY_TRY(item.attachment->tracker().release());
   auto residual = dirty_bytes();
   if (!residual) return std::move(residual).error();
   {
@@ -187,10 +223,42 @@ Result<migration::RoundReport> SourceDisks::run_round(RoundKind kind) {
         {progress_.round, covered, progress_.wire_bytes - wire_before_round_, ms_since(began), *residual});
   }
   migration::RoundReport report;
-  report.sent_bytes = covered;
-  report.took = std::chrono::steady_clock::now() - began;
+  report.sent_bytes = stats->covered_bytes;
+  report.took = stats->elapsed;
   report.residual_bytes = *residual;
   return report;
+}
+
+// The first round: what the destination has already does not travel. `parts` are in the order of items_.
+Result<mover::CopyStats> SourceDisks::copy_first(const std::vector<mover::DiskSource>& sources,
+                                                 std::vector<RoundPart> parts,
+                                                 std::chrono::steady_clock::time_point began) {
+  std::vector<RoundPart> compared, copied;
+  for (std::size_t n = 0; n < items_.size(); ++n)
+    (items_[n].base == Base::some ? compared : copied).push_back(std::move(parts[n]));
+  mover::CopyStats before;
+  std::vector<mover::Extent> differing;
+  if (!compared.empty()) {
+    RoundExtents extents(std::move(compared));
+    auto found = sender_->compare(sources, extents, [this, began](const mover::CopyStats& s) { note_progress(s, began); },
+                                  stop_.get_token());
+    if (!found) return std::move(found).error();
+    before = found->stats;
+    differing = std::move(found->differing);
+    std::lock_guard lock(mutex_);
+    for (const auto& extent : differing) progress_.round_total_bytes += extent.length_bytes;
+  }
+  RoundExtents rest(std::move(copied));
+  mover::ExtentList found(std::move(differing));
+  Both extents(rest, found);
+  auto stats = sender_->copy(sources, extents, [&](mover::CopyStats s) {
+    s.covered_bytes += before.covered_bytes;
+    s.wire_bytes += before.wire_bytes;
+    note_progress(s, began);
+  }, stop_.get_token());
+  if (!stats) return std::move(stats).error();
+  stats->wire_bytes += before.wire_bytes;
+  return stats;
 }
 
 void SourceDisks::note_progress(const mover::CopyStats& stats, std::chrono::steady_clock::time_point began) {

@@ -15,8 +15,10 @@
 
 #include "base/token_bucket.h"
 #include "daemon/control_loop.h"
+#include "daemon/messages.h"
 #include "filter/attachment.h"
 #include "migration/source.h"
+#include "mover/extent_source.h"
 #include "mover/sender.h"
 #include "volume/volume.h"
 
@@ -30,6 +32,8 @@ struct SourceDisk {
   std::uint64_t size_bytes = 0;
   std::uint32_t logical_block_size = 512;
   std::string volume_id;         // volume::VolumeInfo::id
+  // The filter that is there has seen every write since the generation that the destination may still hold.
+  std::optional<filter::TrackerUuid> tracker;
 };
 
 struct RoundRecord {
@@ -58,10 +62,12 @@ class SourceDisks : public migration::SourceDevice {
   using Post = std::function<void(migration::SourceEvent)>;
   // Opens the data streams once the peer is prepared.
   using OpenStreams = std::function<Result<std::vector<std::unique_ptr<wire::Channel>>>()>;
+  // What the destination has of each disk; asked once it is prepared.
+  using Bases = std::function<std::vector<DiskReply>()>;
 
   // map_memory_bytes: for the dirty maps of one disk.
   SourceDisks(std::vector<SourceDisk> disks, std::uint64_t map_memory_bytes, std::uint64_t bandwidth_bytes_per_s,
-              OpenStreams open_streams, Post post);
+              OpenStreams open_streams, Bases bases, Post post);
   ~SourceDisks() override;
 
   void attach() override;
@@ -81,10 +87,16 @@ class SourceDisks : public migration::SourceDevice {
     const SourceDisk* disk;
     std::optional<filter::Attachment> attachment;
     bool fenced = false;
+    Base base = Base::none;
   };
   class RoundExtents;
+  class Both;
+  struct RoundPart;
 
   Status attach_all();
+  Status attach_one(Item& item);
+  Result<mover::CopyStats> copy_first(const std::vector<mover::DiskSource>& sources, std::vector<RoundPart> parts,
+                                      std::chrono::steady_clock::time_point began);
   Status detach_all();
   Result<migration::RoundReport> run_round(migration::RoundKind kind);
   Result<std::uint64_t> dirty_bytes();
@@ -95,6 +107,7 @@ class SourceDisks : public migration::SourceDevice {
   std::uint64_t map_memory_bytes_;
   TokenBucket limit_;
   OpenStreams open_streams_;
+  Bases bases_;
   Post post_;
   std::vector<Item> items_;
   std::unique_ptr<mover::Sender> sender_;
