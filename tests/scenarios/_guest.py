@@ -116,6 +116,15 @@ class Guest(LabGuest):
     def table(self, host, volume):
         return self.lab.hosts[host].run(f"dmsetup table vg-{volume.replace('-', '--')}").out.strip()
 
+    def need_open(self, host):
+        """The owner's volumes take writes; the filter may be there, but only to note what is written."""
+        attached = json.loads(self.lab.hosts[host].run("migrate-ctl volumes --json").out)["volumes"]
+        states = {v["name"]: v["state"] for v in attached}
+        for volume in VOLUMES:
+            name = f"vg-{volume.replace('-', '--')}"
+            need(states.get(name, "tracking") == "tracking", f"{volume} on {host} is {states.get(name)}")
+        self.need_no_leftovers(host)
+
     def need_plain(self, host):
         """No filter is left in the volumes and no device of ours besides them."""
         for volume in VOLUMES:
@@ -157,8 +166,9 @@ class Guest(LabGuest):
         return run, job
 
 
-    def begin_slowly(self, source, destination, options=""):
-        """A migration that has copied something and still has minutes to go: (background command, job id)."""
+    def begin_slowly(self, source, destination, options="--keep 0 --retry-for 0"):
+        """A migration that has copied something and still has minutes to go: (background command, job id). As it is
+        asked for here, it leaves nothing behind when it is called off, and is not tried again."""
         host = self.lab.hosts[source]
         command = host.spawn(f"migrate-ctl migrate web1 {destination} --json --bandwidth 1MiB {options}")
 

@@ -100,19 +100,19 @@ def need_end(lab, guest, command, code, state, timeout=90):
 
 
 def abort_in_precopy(lab, guest):
-    command, job = guest.begin_slowly("a", "b", "--create")
+    command, job = guest.begin_slowly("a", "b", "--create --keep 0 --retry-for 0")
     lab.a.run(f"migrate-ctl abort {job}")
     need_end(lab, guest, command, 1, "aborted")
 
 
 def ctrl_c_in_precopy(lab, guest):
-    command, _job = guest.begin_slowly("a", "b", "--create")
+    command, _job = guest.begin_slowly("a", "b", "--create --keep 0 --retry-for 0")
     lab.a.run("pkill -INT -x migrate-ctl")
     need_end(lab, guest, command, 1, "aborted")
 
 
 def link_cut_in_precopy(lab, guest):
-    command, _job = guest.begin_slowly("a", "b", "--create")
+    command, _job = guest.begin_slowly("a", "b", "--create --keep 0 --retry-for 0")
     lab.cut_link()
     try:
         done = command.wait(90, check=False)

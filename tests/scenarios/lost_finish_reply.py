@@ -123,7 +123,7 @@ def need_moved(lab, guest, source, destination, job):
     known = lab.hosts[source].run("virsh -q list --all --name").out.split()
     need("web1" not in known, f"libvirt on {source} still knows the guest that has left")
     guest.need_fenced(source)
-    guest.need_plain(destination)
+    guest.need_open(destination)
     guest.verify()
 
 

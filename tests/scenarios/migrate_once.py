@@ -19,7 +19,7 @@ def run(lab):
         lab.log(f"downtime seen from outside {result['switches'][0]['downtime_ms']:.0f} ms, "
                 f"{len(job['rounds'])} rounds, {job['total_ms']} ms, guest: {answer}")
         guest.need_fenced("a")
-        guest.need_plain("b")
+        guest.need_open("b")
         need(guest.swap_in_use_mib() > 8, "the guest does not swap")
         called_off_on_the_way_back(lab, guest)
         lab.a.run("migrate-ctl release web1")

@@ -68,4 +68,4 @@ def run(lab):
         guest.need_sound_image("a")
         lab.b.run("virsh -q destroy --graceful web1")
         guest.need_sound_image("b")
-        guest.need_plain("b")
+        guest.need_open("b")

@@ -20,7 +20,7 @@ def run(lab):
             _, job = guest.migrate(source, destination, "--create" if n == 1 else "")
             guest.need_only_on(destination)
             guest.need_fenced(source)
-            guest.need_plain(destination)
+            guest.need_open(destination)
             guest.verify_disk()
             lab.log(f"migration {n} of {TIMES}: {source} -> {destination}, {len(job['rounds'])} rounds, "
                     f"{job['total_ms']} ms")
