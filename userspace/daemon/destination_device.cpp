@@ -239,7 +239,10 @@ Status DestinationDisks::yield_all() {
       if (auto fenced = tracker.fence(); !fenced) refused = std::move(fenced).error();
     if (refused) break;
   }
-  if (!refused) return ok_status();
+  if (!refused) {
+    keep_nothing();  // a whole copy, but an old one: its record says whose the disk is, not until when
+    return ok_status();
+  }
   for (auto& item : items_) {
     auto& tracker = item.attachment->tracker();
     (void)tracker.unfence();  // whichever of the two it is in
@@ -329,9 +332,16 @@ void DestinationDisks::discard() {
 // As the volume was before: plain, or fenced if an earlier migration took its VM elsewhere; fenced, too, if the copy
 // is kept. The gate becomes the fence, so that there is no instant in between.
 Status DestinationDisks::put_back(Item& item) {
-  const bool stays_closed = keeps() || (item.attachment->replaced_fence() && !item.removable);
-  if (!stays_closed) return item.attachment->detach();
-  FERRY_TRY(item.attachment->tracker().fence());
+  auto& tracker = item.attachment->tracker();
+  auto info = tracker.info();
+  if (!info) return std::move(info).error();
+  const bool fenced = info->state == FERRY_STATE_FENCED;  // it was given back
+  const bool was_closed = fenced || item.attachment->replaced_fence();
+  if (!keeps() && !(was_closed && !item.removable)) {
+    if (fenced) FERRY_TRY(tracker.unfence());
+    return item.attachment->detach();
+  }
+  if (!fenced) FERRY_TRY(tracker.fence());
   return item.attachment->leave();
 }
 

@@ -144,12 +144,23 @@ void MoveJob::attempt_changed(const api::JobStatus& status) {
 }
 
 void MoveJob::attempt_ended(const migration::AttemptEnd& end) {
-  // Not here and now: it is its own call that ends it.
-  worker_.post([old = attempt()] {});
+  auto old = attempt();
   {
     std::lock_guard lock(mutex_);
     attempt_.reset();
   }
+  // The attempt is not destroyed here: it is its own call that ends it.
+  worker_.post([weak = weak_from_this(), world = world_, vm = errand_.request.vm, old = std::move(old), end] {
+    // libvirt gives up with the guest paused when it cannot know where it runs (its connection to the destination
+    // timed out). It runs nowhere: its disks are here, on record.
+    if (old && end.owner == migration::SourceOwner::source) let_guest_go_on(world.config, vm);
+    world.loop.post([weak, end] {
+      if (auto self = weak.lock(); self && !self->ended()) self->decide(end);
+    });
+  });
+}
+
+void MoveJob::decide(const migration::AttemptEnd& end) {
   const bool stopped = end.state == migration::SourceState::aborted && end.owner == migration::SourceOwner::source;
   if (stopping_) return finish(stopped);
   if (stopped && pause_asked_ && !abort_asked_) return stand_still();

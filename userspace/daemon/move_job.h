@@ -65,6 +65,7 @@ class MoveJob : public SourceJob, public std::enable_shared_from_this<MoveJob> {
   void begin(MigrationPlan plan);
   void attempt_changed(const api::JobStatus& status);
   void attempt_ended(const migration::AttemptEnd& end);
+  void decide(const migration::AttemptEnd& end);
   void wait(migration::Duration pause);
   void stand_still();
   void finish(bool goes_on_later);

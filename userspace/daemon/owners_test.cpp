@@ -171,6 +171,7 @@ TEST_F(OwnersTest, ReleasingAKeptCopyRemovesItsVolume) {
     disks.push_back(disk);
   }
   ASSERT_TRUE(store_.put({"s1", "web1", "hosta:7391", "hosta", false, ""}, disks).ok());
+  EXPECT_EQ(force_error({{"web1", ""}, true}).code, Errc::busy) << "half a disk for a whole one";
   auto released = owners_.release({{"web1", ""}, false});
   ASSERT_TRUE(released.ok()) << released.error().message();
   EXPECT_THAT(removed_, testing::ElementsAre(kRoot));

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "daemon/bars.h"
 #include "daemon/recovered_job.h"
+#include "daemon/source_hypervisor.h"
 #include "filter/attachment.h"
 #include "hypervisor/libvirt.h"
 #include "migration/ownership.h"
@@ -40,17 +41,6 @@ void take_filter_out(const DiskRecord& disk) {
   if (!is_the_volume(disk)) return;
   auto done = filter::detach_volume(disk.path, true);
   if (!done && done.error().code != Errc::not_found) spdlog::error("{}", done.error().message());
-}
-
-// A guest that stands still because its migration's client went away goes on where its disks are.
-void let_guest_go_on(const Config& config, const std::string& vm) {
-  auto libvirt = hypervisor::Libvirt::connect(config.libvirt_uri);
-  if (!libvirt) return spdlog::warn("{}: {}", vm, libvirt.error().message());
-  auto state = (*libvirt)->state(vm);
-  if (!state || state->state != hypervisor::DomainInfo::State::paused) return;
-  // A guest paused by its admin is left alone.
-  if (state->reason.find("migration") == std::string::npos) return;
-  if (auto resumed = (*libvirt)->resume(vm); !resumed) spdlog::error("{}", resumed.error().message());
 }
 
 void note(store::OwnershipStore& store, const SessionRecord& session, std::vector<DiskRecord> disks, Holding holding,

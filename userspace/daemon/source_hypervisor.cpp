@@ -18,6 +18,17 @@ constexpr auto kResolvePause = std::chrono::seconds(1);
 
 }  // namespace
 
+void let_guest_go_on(const Config& config, const std::string& vm) {
+  auto libvirt = hypervisor::Libvirt::connect(config.libvirt_uri);
+  if (!libvirt) return spdlog::warn("{}: {}", vm, libvirt.error().message());
+  auto state = (*libvirt)->state(vm);
+  if (!state || state->state != hypervisor::DomainInfo::State::paused) return;
+  // A guest paused by its admin is left alone.
+  if (state->reason.find("migration") == std::string::npos) return;
+  spdlog::warn("{}: libvirt left it paused after its migration had failed; it goes on", vm);
+  if (auto resumed = (*libvirt)->resume(vm); !resumed) spdlog::error("{}", resumed.error().message());
+}
+
 SourceHypervisor::SourceHypervisor(const Config& config, SourceSession& session, GuestMigration migration,
                                    Post post)
     : config_(config), session_(session), migration_(std::move(migration)),

@@ -26,6 +26,10 @@ struct GuestMigration {
   std::uint64_t bandwidth_bytes_per_s = 0;
 };
 
+// A guest that stands still because its migration failed, or because the client of its migration went away, goes on.
+// To be called when its disks are this host's, and open. Blocks.
+void let_guest_go_on(const Config& config, const std::string& vm);
+
 class SourceHypervisor : public migration::Hypervisor {
  public:
   using Post = std::function<void(migration::SourceEvent)>;
