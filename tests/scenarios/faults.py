@@ -29,9 +29,9 @@ POINTS = {
                           "open", "verifying", "open", "cleaning", "finished"]),
 }
 FAULTS = ("crash", "hang", "link", "power a", "power b")
-QUICK = ["crash source: attaching -> precopy", "crash destination: preparing -> receiving",
-         "crash source: fencing -> committing", "crash destination: promising -> ready",
-         "crash destination: ready -> accepting", "crash source: committing -> granting",
+# What breaks while the disks are copied is in `interrupted`.
+QUICK = ["crash source: fencing -> committing", "crash source: committing -> granting",
+         "crash destination: promising -> ready", "crash destination: ready -> accepting",
          "hang source: committing -> granting", "link destination: accepting -> opening"]
 # Longer than a link needs to be given up, and than a frozen disk is held for a daemon that is late.
 LATE_S = 30
