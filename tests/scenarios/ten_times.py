@@ -2,19 +2,14 @@
 """This scenario shows that ten migrations back and forth in a row all go well: each leaves the guest on one host
 only, all its records and pages right, equal digests, and a fence on the side it left."""
 
-from _guest import Guest, need
+from _guest import CALM, Guest, need
 
 TIMEOUT = 2700
-TIMES = 10
-# Repetition is the point here, not load: at its full rates (migrate_once) the guest takes the emulated host's
-# processor from the copying and each migration lasts twice as long.
-RATES = "guest.disk_rate=16 guest.memory_rate=128"
-# What it works on still does not fit into its memory.
-SIZES = {"data_mib": 64, "swap_mib": 192}
+TIMES = 10  # repetition is the point here, not load
 
 
 def run(lab):
-    with Guest(lab, options=RATES, **SIZES) as guest, guest.watched() as observer:
+    with Guest(lab, **CALM) as guest, guest.watched() as observer:
         source, destination = "a", "b"
         for n in range(1, TIMES + 1):
             _, job = guest.migrate(source, destination, "--create" if n == 1 else "")
