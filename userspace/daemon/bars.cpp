@@ -157,12 +157,12 @@ Result<Bar> bar_what_is_there(const store::DiskRecord& disk, const std::function
   return bar_by_flag(disk, *path, barred.error());
 }
 
-// The filter of the record, that lets everything through and notes what is written for the way back.
-bool follows(const store::DiskRecord& disk, const filter::Volume& volume) {
-  if (disk.tracker.empty() || !volume.tracker || filter::to_text(*volume.tracker) != disk.tracker) return false;
+std::optional<filter::TrackerInfo> follower_in(const store::DiskRecord& disk, const filter::Volume& volume) {
+  if (!volume.tracker || filter::to_text(*volume.tracker) != disk.tracker) return std::nullopt;
   auto tracker = filter::Tracker::open(*volume.tracker, false);
   auto info = tracker ? tracker->info() : Result<filter::TrackerInfo>(tracker.error());
-  return info && info->state == FERRY_STATE_TRACKING;
+  if (!info || info->state != FERRY_STATE_TRACKING) return std::nullopt;
+  return *info;
 }
 
 }  // namespace
@@ -212,11 +212,12 @@ Result<std::vector<BarReport>> bar_all(const store::OwnershipStore& store) {
   return reports;
 }
 
-bool is_followed(const store::DiskRecord& disk) {
+std::optional<filter::TrackerInfo> follower_of(const store::DiskRecord& disk) {
+  if (disk.tracker.empty()) return std::nullopt;
   const auto path = locate(disk, volume::mapped_devices());
-  if (!path) return false;
+  if (!path) return std::nullopt;
   const auto volume = filter::find_volume(*path);
-  return volume && follows(disk, *volume);
+  return volume ? follower_in(disk, *volume) : std::nullopt;
 }
 
 Status unbar_volume(const store::DiskRecord& disk) {
@@ -228,7 +229,7 @@ Status unbar_volume(const store::DiskRecord& disk) {
   const auto path = locate(disk, volume::mapped_devices());
   if (!path) return path.error();
   const auto volume = filter::find_volume(*path);
-  if (volume && volume->tracker && !follows(disk, *volume)) FERRY_TRY(filter::detach_volume(*path, true));
+  if (volume && volume->tracker && !follower_in(disk, *volume)) FERRY_TRY(filter::detach_volume(*path, true));
   if (is_read_only(*path)) FERRY_TRY(set_read_only(*path, false));
   return ok_status();
 }

@@ -9,11 +9,13 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/result.h"
+#include "filter/tracker.h"
 #include "store/ownership_store.h"
 
 namespace ferry::daemon {
@@ -45,12 +47,13 @@ struct BarReport {
 // Every barred record of the store. Tells the log of each; an error when the records cannot be read.
 Result<std::vector<BarReport>> bar_all(const store::OwnershipStore& store);
 
-// Whether the filter that the record names is there and lets writes through, noting them.
-bool is_followed(const store::DiskRecord& disk);
+// The filter that the record names, if it is there and lets writes through, noting them for the way back.
+std::optional<filter::TrackerInfo> follower_of(const store::DiskRecord& disk);
 
 // The way back, for a volume that is ours again: mark and read-only flag are taken away, the volume is made active,
-// the filter taken out, unless it is there to follow the writes of an owner. It may have been lost already: each step asks whether there is anything to do. busy when a
-// migration has the filter. The record must say "ours" (or be forgotten) before.
+// the filter taken out, unless it is there to follow the writes of an owner. It may have been lost already: each step
+// asks whether there is anything to do. busy when a migration has the filter. The record must say "ours" (or be
+// forgotten) before.
 Status unbar_volume(const store::DiskRecord& disk);
 
 // Makes a barred volume that LVM keeps inactive active, and bars it at once: for a migration that goes on or comes

@@ -71,8 +71,8 @@ bool is_copy(const store::DiskRecord& known, const store::DiskRecord& now) {
          known.volume_id == now.volume_id && known.size_bytes == now.size_bytes;
 }
 
-std::vector<store::DiskRecord> disk_records(const PrepareRequest& request, const store::OwnershipStore& store) {
-  std::vector<store::DiskRecord> records;
+IncomingJob::KnownDisks look_up(const PrepareRequest& request, const store::OwnershipStore& store) {
+  IncomingJob::KnownDisks disks;
   for (const auto& disk : request.disks) {
     if (disk.role == "scratch") continue;
     store::DiskRecord record;
@@ -87,19 +87,14 @@ std::vector<store::DiskRecord> disk_records(const PrepareRequest& request, const
     if (auto known = store.by_uuid(disk.uuid); known && *known) {
       record.holding = (*known)->holding;
       // What an earlier attempt made goes with this one, too.
-      if (is_copy(**known, record)) record.created = (*known)->created;
+      if (is_copy(**known, record)) {
+        record.created = (*known)->created;
+        disks.old_copies.push_back(std::move(**known));
+      }
     }
-    records.push_back(std::move(record));
+    disks.records.push_back(std::move(record));
   }
-  return records;
-}
-
-// As they are on record before this session begins.
-std::vector<store::DiskRecord> old_copies(const PrepareRequest& request, const store::OwnershipStore& store) {
-  std::vector<store::DiskRecord> copies;
-  for (const auto& now : disk_records(request, store))
-    if (auto known = store.by_uuid(now.uuid); known && *known && is_copy(**known, now)) copies.push_back(std::move(**known));
-  return copies;
+  return disks;
 }
 
 migration::DestinationEvent recorded_or(Status done) {
@@ -112,9 +107,14 @@ migration::DestinationEvent recorded_or(Status done) {
 IncomingJob::IncomingJob(const Config& config, ControlLoop& loop, store::OwnershipStore& store, Hello hello,
                          PrepareRequest request, const wire::Channel& channel,
                          std::function<void(const api::JobStatus&)> changed)
+    : IncomingJob(config, loop, store, std::move(hello), request, channel, std::move(changed), look_up(request, store)) {}
+
+IncomingJob::IncomingJob(const Config& config, ControlLoop& loop, store::OwnershipStore& store, Hello hello,
+                         PrepareRequest request, const wire::Channel& channel,
+                         std::function<void(const api::JobStatus&)> changed, KnownDisks known)
     : config_(config), loop_(loop), store_(store), hello_(std::move(hello)), request_(std::move(request)), changed_(std::move(changed)),
-      disks_(request_, old_copies(request_, store), config, [this](migration::DestinationEvent e) { post(std::move(e)); }),
-      ledger_(store, session_record(hello_, request_, channel.peer_host()), disk_records(request_, store), request_.generation - 1,
+      disks_(request_, std::move(known.old_copies), config, [this](migration::DestinationEvent e) { post(std::move(e)); }),
+      ledger_(store, session_record(hello_, request_, channel.peer_host()), std::move(known.records), request_.generation - 1,
               [this](Status done) { post(recorded_or(std::move(done))); }),
       machine_({disks_, *this, ledger_,
                 [this](migration::Duration d) {

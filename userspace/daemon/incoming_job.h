@@ -22,6 +22,11 @@ namespace ferry::daemon {
 
 class IncomingJob : public migration::SourceLink, public std::enable_shared_from_this<IncomingJob> {
  public:
+  // What this host knows of a session's disks before it begins.
+  struct KnownDisks {
+    std::vector<store::DiskRecord> records;     // one for each disk that moves: what the session begins with
+    std::vector<store::DiskRecord> old_copies;  // what is on record of volumes with an older or incomplete copy
+  };
   // `channel`: the first control connection, for what it tells about the source.
   IncomingJob(const Config& config, ControlLoop& loop, store::OwnershipStore& store, Hello hello, PrepareRequest request,
               const wire::Channel& channel, std::function<void(const api::JobStatus&)> changed);
@@ -42,6 +47,8 @@ class IncomingJob : public migration::SourceLink, public std::enable_shared_from
   api::JobStatus status() const;  // any thread
 
  private:
+  IncomingJob(const Config& config, ControlLoop& loop, store::OwnershipStore& store, Hello hello, PrepareRequest request,
+              const wire::Channel& channel, std::function<void(const api::JobStatus&)> changed, KnownDisks known);
   void answer(std::string_view what) override;
   void refuse(const Error& error) override;
   void send(Json message);

@@ -15,11 +15,6 @@ namespace {
 
 constexpr auto kLookEvery = std::chrono::minutes(1);
 
-std::int64_t now_unix() {
-  using namespace std::chrono;
-  return duration_cast<seconds>(system_clock::now().time_since_epoch()).count();
-}
-
 }  // namespace
 
 bool is_kept_copy(const store::DiskRecord& disk) {
@@ -93,7 +88,7 @@ void KeptCopies::look() {
     auto disks = store_.disks();
     if (!disks) return spdlog::error("{}", disks.error().message());
     for (const auto& disk : *disks)
-      if (is_kept_copy(disk) && disk.expires_at <= now_unix())
+      if (is_kept_copy(disk) && disk.expires_at <= store::unix_now())
         if (auto removed = remove_kept_copy(store_, disk); !removed) spdlog::warn("{}", removed.error().message());
   });
   loop_.post_after(kLookEvery, [this, alive = std::weak_ptr<bool>(alive_)] {

@@ -21,9 +21,16 @@ constexpr std::array<std::pair<Base, std::string_view>, 3> kBases{{{Base::none, 
                                                                    {Base::some, "some"},
                                                                    {Base::exact, "exact"}}};
 
-std::optional<Base> base_from_name(std::string_view name) {
-  for (const auto& [value, known] : kBases)
-    if (known == name) return value;
+std::string_view name_in(const auto& table, auto wanted) {
+  for (const auto& [value, name] : table)
+    if (value == wanted) return name;
+  return "?";
+}
+
+template <typename Value, std::size_t N>
+std::optional<Value> value_in(const std::array<std::pair<Value, std::string_view>, N>& table, std::string_view wanted) {
+  for (const auto& [value, name] : table)
+    if (name == wanted) return value;
   return std::nullopt;
 }
 
@@ -101,17 +108,9 @@ std::optional<Error> wrong_type(const Json& json, std::string_view expected) {
 
 }  // namespace
 
-std::string_view purpose_name(Purpose purpose) {
-  for (const auto& [value, name] : kPurposes)
-    if (value == purpose) return name;
-  return "?";
-}
+std::string_view purpose_name(Purpose purpose) { return name_in(kPurposes, purpose); }
 
-std::string_view base_name(Base base) {
-  for (const auto& [value, name] : kBases)
-    if (value == base) return name;
-  return "?";
-}
+std::string_view base_name(Base base) { return name_in(kBases, base); }
 
 std::string type_of(const Json& json) {
   if (!json.is_object()) return {};
@@ -183,13 +182,10 @@ Result<Hello> hello_from(const Json& json) {
   r.read("purpose", purpose);
   r.read("session", m.session);
   if (r.error()) return *r.error();
-  for (const auto& [value, name] : kPurposes) {
-    if (name == purpose) {
-      m.purpose = value;
-      return m;
-    }
-  }
-  return malformed("hello", "names an unknown purpose");
+  const auto known = value_in(kPurposes, purpose);
+  if (!known) return malformed("hello", "names an unknown purpose");
+  m.purpose = *known;
+  return m;
 }
 
 Result<Welcome> welcome_from(const Json& json) {
@@ -250,7 +246,7 @@ Result<PrepareReply> prepare_reply_from(const Json& json) {
     disk.read("action", d.action);
     std::string base;
     disk.read("base", base);
-    const auto known = base_from_name(base);
+    const auto known = value_in(kBases, base);
     if (!known) disk.fault("says something unknown of what it has of a disk");
     d.base = known.value_or(Base::none);
     m.disks.push_back(std::move(d));

@@ -108,7 +108,6 @@ void MoveJob::plan_again() {
 
 void MoveJob::begin(MigrationPlan plan) {
   if (abort_asked_ || stopping_ || pause_asked_) return attempt_ended({migration::SourceState::aborted});
-  std::shared_ptr<OutgoingJob> next;
   {
     std::lock_guard lock(mutex_);
     ++errand_.attempt;
@@ -116,10 +115,10 @@ void MoveJob::begin(MigrationPlan plan) {
     if (errand_.request.retry_for_s != 0) plan.errand = errand_text(errand_);
     phase_ = Phase::running;
   }
-  next = std::make_shared<OutgoingJob>(world_.config, world_.loop, world_.store, session(), std::move(plan),
-                                       [weak = weak_from_this()](const api::JobStatus& status) {
-                                         if (auto self = weak.lock()) self->attempt_changed(status);
-                                       });
+  auto next = std::make_shared<OutgoingJob>(world_.config, world_.loop, world_.store, session(), std::move(plan),
+                                            [weak = weak_from_this()](const api::JobStatus& status) {
+                                              if (auto self = weak.lock()) self->attempt_changed(status);
+                                            });
   {
     std::lock_guard lock(mutex_);
     attempt_ = next;

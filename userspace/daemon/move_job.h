@@ -14,6 +14,7 @@
 #include <string>
 
 #include "daemon/outgoing_job.h"
+#include "daemon/source_job.h"
 #include "migration/retry.h"
 
 namespace ferry::daemon {

@@ -7,6 +7,7 @@
 
 #include "base/fault_point.h"
 #include "base/log.h"
+#include "daemon/bars.h"
 #include "migration/ownership.h"
 
 namespace ferry::daemon {
@@ -127,17 +128,6 @@ Result<SourceDisk> plan_disk(const hypervisor::DomainDisk& disk, std::uint32_t i
   return out;
 }
 
-// The filter that has seen every write since this disk came in, if it is still there and trusts its maps.
-std::optional<filter::TrackerUuid> tracker_of(const std::vector<filter::AttachedVolume>& attached,
-                                              const store::DiskRecord& disk) {
-  if (disk.tracker.empty()) return std::nullopt;
-  for (const auto& volume : attached)
-    if (filter::to_text(volume.uuid) == disk.tracker && volume.tracker && !volume.tracker->invalid() &&
-        !volume.tracker->detached() && volume.tracker->state == FERRY_STATE_TRACKING)
-      return volume.uuid;
-  return std::nullopt;
-}
-
 // Finds out what is on record about the disks, and as which generation they will be granted.
 Status claim(MigrationPlan& plan, store::OwnershipStore& store) {
   for (const auto& disk : plan.disks) {
@@ -153,14 +143,16 @@ Status claim(MigrationPlan& plan, store::OwnershipStore& store) {
   auto base = base_generation(store, plan.records);
   if (!base) return std::move(base).error();
   plan.prepare.generation = migration::granted_generation(*base);
-  const auto attached = filter::list_attached();
   auto record = plan.records.begin();
   for (std::size_t n = 0; n < plan.disks.size(); ++n) {
     if (plan.disks[n].role == volume::Role::scratch) continue;
     auto& disk = plan.prepare.disks[n];
     disk.uuid = record->uuid;
-    if (attached) plan.disks[n].tracker = tracker_of(*attached, *record);
-    if (plan.disks[n].tracker) disk.changes_since = record->generation;
+    // Only if it has missed nothing since the disk came in.
+    if (const auto follower = follower_of(*record); follower && follower->intact()) {
+      plan.disks[n].tracker = follower->uuid;
+      disk.changes_since = record->generation;
+    }
     ++record;
   }
   return ok_status();
@@ -213,7 +205,8 @@ OutgoingJob::OutgoingJob(const Config& config, ControlLoop& loop, store::Ownersh
     : config_(config), loop_(loop), id_(std::move(id)), plan_(std::move(plan)), changed_(std::move(changed)),
       session_(config, peer_of(plan_.request), id_, plan_.prepare, [this](migration::SourceEvent e) { post(std::move(e)); }),
       disks_(plan_.disks, config.map_memory_bytes(), plan_.request.bandwidth_bytes_per_s.value_or(0),
-             [this] { return session_.open_streams(); }, [this] { return session_.reply().disks; }, [this](migration::SourceEvent e) { post(std::move(e)); }),
+             [this] { return session_.open_streams(); }, [this] { return session_.reply().disks; },
+             [this](migration::SourceEvent e) { post(std::move(e)); }),
       hypervisor_(config, session_, guest_migration(plan_, id_),
                   [this](migration::SourceEvent e) { post(std::move(e)); }),
       ledger_(store, session_record(plan_, id_), plan_.records, plan_.prepare.generation - 1,

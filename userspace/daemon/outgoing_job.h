@@ -18,7 +18,6 @@
 #include "daemon/session_ledger.h"
 #include "daemon/source_device.h"
 #include "daemon/source_hypervisor.h"
-#include "daemon/source_job.h"
 #include "migration/retry.h"
 
 namespace ferry::daemon {

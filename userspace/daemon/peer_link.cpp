@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/peer_link.h"
 
+#include "base/backoff.h"
 #include "base/log.h"
 #include "daemon/version.h"
 #include "wire/control.h"
@@ -179,9 +180,7 @@ Status SourceSession::connect_again() {
 void SourceSession::ask_later(std::chrono::milliseconds pause) {
   {
     std::lock_guard lock(mutex_);
-    for (unsigned n = 0; n < tries_ && pause < kLastPause; ++n) pause *= 2;
-    pause = std::min(pause, kLastPause);
-    ++tries_;
+    pause = doubled_pause(pause, kLastPause, tries_++);
   }
   worker_.post([this, pause] {
     {

@@ -95,8 +95,6 @@ void take_back_incoming(store::OwnershipStore& store, const SessionRecord& sessi
   }
 }
 
-}  // namespace
-
 // A migration that did not come to its end in an earlier ferryd's time.
 void note_errand(const SessionRecord& session, std::vector<Errand>& errands) {
   if (!session.outgoing || session.errand.empty()) return;
@@ -104,6 +102,8 @@ void note_errand(const SessionRecord& session, std::vector<Errand>& errands) {
   if (!errand) return spdlog::error("{}: {}", session.id, errand.error().message());
   errands.push_back(std::move(*errand));
 }
+
+}  // namespace
 
 Result<std::vector<Errand>> recover(const Config& config, ControlLoop& loop, store::OwnershipStore& store, Jobs& jobs,
                                     const std::function<void(const api::JobStatus&)>& changed) {
@@ -140,7 +140,7 @@ Result<std::vector<Errand>> recover(const Config& config, ControlLoop& loop, sto
       case Holding::owned:
         // Taken over or taken back, and ferryd may have ended before it had let the guest at them.
         for (const auto& disk : disks) {
-          if (!is_followed(disk)) take_filter_out(disk);
+          if (!follower_of(disk)) take_filter_out(disk);
           if (auto open = unbar_volume(disk); !open) spdlog::error("{}", open.error().message());
         }
         if ((*session)->outgoing) let_guest_go_on(config, (*session)->vm);

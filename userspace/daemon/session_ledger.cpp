@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 
 #include "base/log.h"
 #include "daemon/bars.h"
@@ -54,8 +53,7 @@ void SessionLedger::stamp(store::DiskRecord& disk, Holding holding, bool keeps) 
   }
   // While it comes in: what a restart goes by.
   if (disk.created && keep_s_ > 0 && (coming_in || (holding == Holding::revoked && keeps)))
-    disk.expires_at = std::chrono::duration_cast<std::chrono::seconds>(
-                          std::chrono::system_clock::now().time_since_epoch()).count() + static_cast<std::int64_t>(keep_s_);
+    disk.expires_at = store::unix_now() + static_cast<std::int64_t>(keep_s_);
   std::lock_guard lock(mutex_);
   const auto digest = digests_.find(disk.target);
   disk.verified = digest != digests_.end();

@@ -61,8 +61,8 @@ class SessionLedger : public migration::Ledger {
   Worker worker_;
 };
 
-// Fills in what is on record of them, and the uuids of those that are new. The newest generation of any of these disks on this host, 0 when none is on record. Errors: busy when one
-// of them is not this host's to give, with the reason.
+// Fills in what is on record of these disks, and the uuids of those that are new. Their newest generation on this
+// host, 0 when none is on record. Errors: busy when one of them is not this host's to give, with the reason.
 Result<std::uint64_t> base_generation(store::OwnershipStore& store, std::vector<store::DiskRecord>& disks);
 // Whether this host may take these disks in as `generation`. Errors: busy, when it knows a newer generation
 // or owns one of them, or when a volume holds another VM's given-away disk.

@@ -123,7 +123,7 @@ Status Attachment::State::adopt(const TrackerUuid& uuid) {
   if (!previous || previous->uuid() != uuid) return lost("the filter that saw it is gone");
   auto info = previous->info();
   if (!info.ok()) return std::move(info).error();
-  if (info->state != FERRY_STATE_TRACKING || !info->bound() || info->invalid() || info->detached())
+  if (info->state != FERRY_STATE_TRACKING || !info->intact())
     return lost("the filter is " + std::string(state_name(info->state)) + " (" + flag_names(info->flags) + ')');
   tracker = std::move(previous);
   previous.reset();
@@ -281,7 +281,7 @@ bool Attachment::in_place() const { return state_->in_place; }
 bool Attachment::intact() {
   if (state_->over) return false;
   auto info = state_->tracker->info();
-  if (!info.ok() || !info->bound() || info->invalid() || info->detached()) return false;
+  if (!info.ok() || !info->intact()) return false;
   auto live = dm::table(state_->live_name());
   return live.ok() && *live == state_->ours;
 }

@@ -35,6 +35,8 @@ struct TrackerInfo {
   bool invalid() const { return flags & FERRY_TF_INVALID; }
   bool detached() const { return flags & FERRY_TF_DETACHED; }
   bool freeze_lost() const { return flags & FERRY_TF_FREEZE_LOST; }
+  // In a table, and sure of its maps.
+  bool intact() const { return bound() && !invalid() && !detached(); }
   bool owned() const { return flags & FERRY_TF_OWNED; }
   uint64_t dirty_bytes() const { return dirty << block_shift; }
 };

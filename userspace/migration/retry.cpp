@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "migration/retry.h"
 
-#include <algorithm>
+#include "base/backoff.h"
 
 namespace ferry::migration {
 namespace {
@@ -22,10 +22,7 @@ std::optional<Duration> Retry::next(const AttemptEnd& end, TimePoint now) {
   const bool nothing_lost = end.state == SourceState::failed && end.owner == SourceOwner::source;
   // Who mistypes a host's name wants to hear so at once.
   if (!nothing_lost || !copied_ || !passes(end.error)) return std::nullopt;
-  Duration pause = policy_.first_pause;
-  for (unsigned n = 0; n < failures_ && pause < policy_.last_pause; ++n) pause *= 2;
-  pause = std::min(pause, policy_.last_pause);
-  ++failures_;
+  const Duration pause = doubled_pause(policy_.first_pause, policy_.last_pause, failures_++);
   if (now + pause - last_success_ > policy_.give_up_after) return std::nullopt;
   return pause;
 }

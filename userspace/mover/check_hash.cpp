@@ -26,6 +26,14 @@ Result<CheckHasher> CheckHasher::create() {
   return hasher;
 }
 
+Status CheckHasher::make_once(std::optional<CheckHasher>& hasher) {
+  if (hasher) return ok_status();
+  auto made = create();
+  if (!made.ok()) return std::move(made).error();
+  hasher = std::move(*made);
+  return ok_status();
+}
+
 Status CheckHasher::hash_block(const std::byte* data, size_t size_bytes, std::byte* out) {
   std::array<unsigned char, EVP_MAX_MD_SIZE> full{};
   unsigned length = 0;

@@ -11,6 +11,7 @@
 #include <array>
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/result.h"
@@ -23,6 +24,9 @@ class CheckHasher {
   // Looks the algorithm up, which is too slow to be done per block. Errc::unsupported where the
   // system's OpenSSL does not offer it.
   static Result<CheckHasher> create();
+
+  // Fills `hasher` if it is empty: for streams that may never need one.
+  static Status make_once(std::optional<CheckHasher>& hasher);
 
   // The hashes of all blocks of a range that begins at a block boundary, one after the other, as a
   // check frame carries them. The last block may be short.

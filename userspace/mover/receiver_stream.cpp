@@ -198,11 +198,7 @@ Status ReceiverStream::finish_checks() {
 }
 
 Status ReceiverStream::compare(unsigned slot) {
-  if (!hasher_) {
-    auto hasher = CheckHasher::create();
-    if (!hasher.ok()) return std::move(hasher).error();
-    hasher_ = std::move(*hasher);
-  }
+  FERRY_TRY(CheckHasher::make_once(hasher_));
   const Request& request = requests_[slot];
   const std::byte* const data = queue_->buffer(slot);
   auto found = hasher_->hash_blocks(data, request.length_bytes);

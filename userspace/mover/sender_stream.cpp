@@ -101,11 +101,7 @@ Status SenderStream::send_run(Round& round, const Piece& run, const std::byte* d
 }
 
 Status SenderStream::send_check(Round& round, const Piece& piece, const std::byte* data) {
-  if (!hasher_) {
-    auto hasher = CheckHasher::create();
-    if (!hasher.ok()) return std::move(hasher).error();
-    hasher_ = std::move(*hasher);
-  }
+  FERRY_TRY(CheckHasher::make_once(hasher_));
   auto hashes = hasher_->hash_blocks(data, piece.length_bytes);
   if (!hashes.ok()) return std::move(hashes).error();
   const uint64_t wire_bytes = wire::kHeaderBytes + hashes->size();

@@ -2,6 +2,7 @@
 #include "store/disk_record.h"
 
 #include <array>
+#include <chrono>
 #include <utility>
 
 namespace ferry::store {
@@ -30,6 +31,11 @@ std::optional<Holding> holding_from_name(std::string_view name) {
   for (const auto& [value, known] : kNames)
     if (known == name) return value;
   return std::nullopt;
+}
+
+std::int64_t unix_now() {
+  using namespace std::chrono;
+  return duration_cast<seconds>(system_clock::now().time_since_epoch()).count();
 }
 
 bool is_barred(Holding holding) {

@@ -25,6 +25,9 @@ std::optional<Holding> holding_from_name(std::string_view name);
 // True when nobody on this host may write to the volume by its usual path.
 bool is_barred(Holding holding);
 
+// Now, in the unit of every time on record: Unix time in seconds.
+std::int64_t unix_now();
+
 // One disk of a VM, as far as this host is concerned. A host has at most one record for a disk and
 // at most one for a path.
 struct DiskRecord {

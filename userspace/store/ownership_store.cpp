@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <limits>
@@ -184,11 +183,6 @@ Status check_request(const SessionRecord& session, const std::vector<DiskRecord>
   return ok_status();
 }
 
-std::int64_t now_unix() {
-  using namespace std::chrono;
-  return duration_cast<seconds>(system_clock::now().time_since_epoch()).count();
-}
-
 Status execute(Result<Statement> statement, const auto& bind) {
   if (!statement) return std::move(statement).error();
   bind(*statement);
@@ -318,7 +312,7 @@ Status OwnershipStore::put(const SessionRecord& session, const std::vector<DiskR
   auto transaction = Transaction::begin(database);
   if (!transaction) return std::move(transaction).error();
   FERRY_TRY(put_session(database, session));
-  const std::int64_t now = now_unix();
+  const std::int64_t now = unix_now();
   std::set<std::string> left;
   for (const auto& disk : disks) {
     FERRY_TRY(refuse_older(database, disk));
