@@ -27,7 +27,7 @@ void insert_and_remove_under_load(const std::string& path, const std::string& dm
     ASSERT_EQ(write_at(fd.get(), at, kMiB, 0), 0);
   std::string plain = table_text(dm_name);
   BusyWriter writer({.path = path, .nr_blocks = size_bytes / kBlock, .depth = 32});
-  for (uint64_t i = 0; i < turns(20, 20); ++i) {
+  for (uint64_t i = 0; i < turns(5, 20); ++i) {
     auto attachment = must_attach({.path = path});
     uint64_t before = writer.completed();
     ASSERT_EQ(attachment.in_place(), in_place);

@@ -2,13 +2,15 @@
 // The oracle: a guest that does everything a guest can do to a disk, a daemon that does everything
 // in a random order, and a copy made from nothing but the maps. At each freeze the copy equals the
 // disk, block for block. On the module built with FERRY_MARK_AT_SUBMIT=1 it must report lost blocks:
-// what is written to the slow half lands after its round was copied. $FERRY_SEED repeats a run, $FERRY_LONG makes it long.
+// what is written to the slow half lands after its round was copied, however slow the host is at copying.
+// $FERRY_SEED repeats a run, $FERRY_LONG makes it long.
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <iostream>
 #include <random>
 
@@ -22,6 +24,8 @@ namespace {
 constexpr uint32_t kLongMs = 120'000;
 constexpr uint64_t kBytes = 16 * kMiB;
 constexpr uint64_t kHalf = kBytes / 2 / 512;
+// A round competes with the writer for the host.
+constexpr uint64_t kDelayOfReads = 8, kLeastDelayMs = 200;
 
 // The first half of the volume is fast; what is written to the second takes its time.
 class OracleTest : public KmodTest {
@@ -31,13 +35,11 @@ class OracleTest : public KmodTest {
     base_ = std::make_unique<TestVolume>("kmod-oracle", kBytes);
     slow_ = std::make_unique<DmDevice>(
         "kmod-oracle-slow", "0 " + std::to_string(2 * kHalf) + " delay " + base_->device() +
-                                " 0 0 " + base_->device() + " 0 200");
+                                " 0 0 " + base_->device() + " 0 " + std::to_string(delay_ms()));
     std::string half = std::to_string(kHalf);
     disk_ = std::make_unique<DmDevice>("kmod-oracle-disk",
                                        "0 " + half + " linear " + base_->device() + " 0\n" + half +
                                            ' ' + half + " linear " + slow_->device() + ' ' + half);
-    Fd fd = open_device(disk_->path(), O_RDWR | O_DIRECT);
-    ASSERT_EQ(write_at(fd.get(), 0, kBytes, 0), 0);
   }
   void TearDown() override {
     copier_.reset();
@@ -49,6 +51,18 @@ class OracleTest : public KmodTest {
     slow_.reset();
     base_.reset();
     KmodTest::TearDown();
+  }
+  // Some times what it takes this host, now, to read the whole disk as a round may have to.
+  uint64_t delay_ms() {
+    using Clock = std::chrono::steady_clock;
+    Fd fd = open_device(base_->path(), O_RDWR | O_DIRECT);
+    EXPECT_EQ(write_at(fd.get(), 0, kBytes, 0), 0);
+    Buffer part(kMiB);
+    auto began = Clock::now();
+    for (uint64_t at = 0; at < kBytes; at += kMiB)
+      EXPECT_EQ(pread(fd.get(), part.data(), kMiB, static_cast<off_t>(at)), ssize_t{kMiB});
+    auto took = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - began);
+    return kDelayOfReads * static_cast<uint64_t>(took.count()) + kLeastDelayMs;
   }
   filter::Tracker& tracker() { return attachment_->tracker(); }
   filter::TrackerInfo info() { return *tracker().info(); }

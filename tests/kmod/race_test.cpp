@@ -65,7 +65,7 @@ TEST_F(RaceTest, NoWriteIsLostUnderLoad) {
   auto attachment = must_attach({.path = volume.path()});
   Copier copier(attachment.tracker(), attachment.door_fd(), kBlocks * kBlock);
   BusyWriter writer({.path = volume.path(), .nr_blocks = kBlocks, .depth = 32});
-  for (int i = 0; i < 100 && !HasFatalFailure(); ++i) copier.round();
+  for (uint64_t i = 0; i < turns(30, 300) && !HasFatalFailure(); ++i) copier.round();
   ASSERT_FERRY_OK(attachment.tracker().freeze(30'000, 120'000));
   copier.round();
   EXPECT_EQ(copier.count_lost(), 0u);
