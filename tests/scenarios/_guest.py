@@ -11,13 +11,13 @@ import beatdisk  # noqa: E402
 from lab_guest import LabGuest  # noqa: E402
 
 MIB = 1 << 20
-DATA_MIB, SWAP_MIB, MEMORY_MIB = 128, 320, 96
+DATA_MIB, SWAP_MIB, MEMORY_MIB = 64, 192, 96
 VOLUMES = ("web1", "web1-swap")
 # What must be in swap before a migration begins: the guest really needs its swap disk then.
 SWAP_WANTED_MIB = 32
-# At its full rates the guest takes the emulated host's processor from the copying, and a migration lasts twice as
+# At its own full rates the guest takes the emulated host's processor from the copying, and a migration lasts twice as
 # long. What it works on still does not fit into its memory.
-CALM = {"data_mib": 64, "swap_mib": 192, "options": "guest.disk_rate=16 guest.memory_rate=128"}
+RATES = "guest.disk_rate=16 guest.memory_rate=128"
 # For scenarios that are about the hand-over and not about the load: quick to copy, and it hardly swaps.
 SMALL = {"data_mib": 48, "swap_mib": 48, "swap_wanted_mib": 0,
          "options": "guest.memory_mib=24 guest.memory_rate=32 guest.disk_rate=16"}
@@ -35,8 +35,9 @@ def need(condition, text):
 class Guest(LabGuest):
     """`with Guest(lab) as guest:` runs it on host a; at the end everything of it is gone from both hosts."""
 
-    def __init__(self, lab, data_mib=DATA_MIB, swap_mib=SWAP_MIB, swap_wanted_mib=SWAP_WANTED_MIB, **options):
-        super().__init__(lab, "web1", data_mib, swap_mib, memory_mib=MEMORY_MIB, **options)
+    def __init__(self, lab, data_mib=DATA_MIB, swap_mib=SWAP_MIB, swap_wanted_mib=SWAP_WANTED_MIB, options=RATES,
+                 **others):
+        super().__init__(lab, "web1", data_mib, swap_mib, memory_mib=MEMORY_MIB, options=options, **others)
         self.swap_wanted_mib = swap_wanted_mib
 
     def __enter__(self):

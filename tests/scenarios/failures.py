@@ -4,9 +4,10 @@ checks green, the plain tables back on both hosts, nothing left behind, and the 
 
 import json
 
-from _guest import DATA_MIB, MIB, SWAP_MIB, Guest, need
+from _guest import MIB, Guest, need
 
 TIMEOUT = 1500
+
 
 def run(lab):
     with Guest(lab) as guest:
@@ -35,6 +36,11 @@ def no_volumes_on_b(guest):
     need(left == [], f"volumes are left on b: {left}")
 
 
+def volumes_on_b(guest, data_mib):
+    guest.lab.b.run(f"lvcreate -q -y -Wn -Zn -L {data_mib}m -n web1 vg && "
+                    f"lvcreate -q -y -Wn -Zn -L {guest.swap_mib}m -n web1-swap vg")
+
+
 def unknown_vm(_lab, guest):
     fails(guest, 3, ["nosuch"], vm="nosuch")
 
@@ -49,13 +55,14 @@ def missing_volume(_lab, guest):
 
 
 def small_volume(lab, guest):
-    lab.b.run(f"lvcreate -q -y -Wn -Zn -L {DATA_MIB - 4}m -n web1 vg; lvcreate -q -y -Wn -Zn -L {SWAP_MIB}m -n web1-swap vg")
-    fails(guest, 1, ["/dev/vg/web1", str((DATA_MIB - 4) * MIB), "lvextend"])
+    too_small = guest.data_mib - 4
+    volumes_on_b(guest, too_small)
+    fails(guest, 1, ["/dev/vg/web1", str(too_small * MIB), "lvextend"])
     lab.b.run("lvremove -q -y vg/web1 vg/web1-swap")
 
 
 def busy_volume(lab, guest):
-    lab.b.run(f"lvcreate -q -y -Wn -Zn -L {DATA_MIB}m -n web1 vg; lvcreate -q -y -Wn -Zn -L {SWAP_MIB}m -n web1-swap vg")
+    volumes_on_b(guest, guest.data_mib)
     lab.b.run("mke2fs -q /dev/vg/web1 && mount /dev/vg/web1 /mnt")
     fails(guest, 4, ["/dev/vg/web1", "in use"])
     lab.b.run("umount /mnt; lvremove -q -y vg/web1 vg/web1-swap")

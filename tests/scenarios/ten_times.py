@@ -2,14 +2,14 @@
 """This scenario shows that ten migrations back and forth in a row all go well: each leaves the guest on one host
 only, all its records and pages right, equal digests, and a fence on the side it left."""
 
-from _guest import CALM, Guest, need
+from _guest import SMALL, Guest, need
 
 TIMEOUT = 2700
 TIMES = 10  # repetition is the point here, not load
 
 
 def run(lab):
-    with Guest(lab, **CALM) as guest, guest.watched() as observer:
+    with Guest(lab, **SMALL) as guest, guest.watched() as observer:
         source, destination = "a", "b"
         for n in range(1, TIMES + 1):
             _, job = guest.migrate(source, destination, "--create" if n == 1 else "")
