@@ -47,14 +47,20 @@ void Daemon::recover(const Record& record) {
       return take_back_as_destination(record);
     case Holding::revoked:
       return discard(record);
-    case Holding::owned:  // whatever of ours is still in the volumes comes out
-      for (unsigned disk = 0; disk < kDisks; ++disk)
-        if (world_.hosts[host_].volumes[disk].filter != Filter::none) world_.set_filter(host_, disk, Filter::none);
+    case Holding::owned:
+      follow_or_open();
       return world_.libvirt.resume_if_paused(host_);
     case Holding::given:
       if (!record.outgoing) discard(record);  // returned to its source
       return;
   }
+}
+
+// Whatever of ours is still in the volumes comes out, but for the filter that notes what the way back will take.
+void Daemon::follow_or_open() {
+  Host& host = world_.hosts[host_];
+  for (unsigned disk = 0; disk < kDisks; ++disk)
+    if (!follows(*host.records.get(), host.volumes[disk])) world_.set_filter(host_, disk, Filter::none);
 }
 
 void Daemon::put_later(Record record, void (Daemon::*then)(Record)) {
@@ -73,6 +79,7 @@ void Daemon::put_later(Record record, void (Daemon::*then)(Record)) {
 // Nothing was granted: the disks are this host's, and the guest goes on.
 void Daemon::take_back_as_source(Record record) {
   record.holding = Holding::owned;
+  record.tracker = 0;
   put_later(record, &Daemon::owned_again);
 }
 
@@ -83,7 +90,8 @@ void Daemon::owned_again(Record) {
 
 void Daemon::take_back_as_destination(Record record) {
   // Half of it is overwritten, and what it was before (plain, or an old copy) is not on record: it stays closed.
-  record.holding = record.created ? Holding::revoked : Holding::given;
+  // Or it was made for the migration, which will go on with it.
+  record.holding = record.created && !record.kept ? Holding::revoked : Holding::given;
   put_later(record, &Daemon::revoked_for_good);
 }
 
@@ -91,7 +99,7 @@ void Daemon::revoked_for_good(Record record) { discard(record); }
 
 void Daemon::discard(const Record& record) {
   Host& host = world_.hosts[host_];
-  if (record.created && host.volumes_exist) {
+  if (record.created && !record.kept && host.volumes_exist) {
     world_.trace(host_, "the volumes that were created are removed");
     host.volumes_exist = false;
     host.volumes = {};
@@ -99,6 +107,16 @@ void Daemon::discard(const Record& record) {
   }
   // Incomplete or old contents stay closed.
   for (unsigned disk = 0; disk < kDisks && host.volumes_exist; ++disk) world_.set_filter(host_, disk, Filter::fenced);
+}
+
+void Daemon::remove_kept() {
+  const auto& record = world_.hosts[host_].records.get();
+  if (busy() || !record || record->holding != Holding::given || !record->kept) return;
+  Record removed = *record;
+  removed.holding = Holding::revoked;
+  removed.kept = false;
+  world_.saw(Seen::kept_removed);
+  put_later(removed, &Daemon::revoked_for_good);
 }
 
 bool Daemon::migrate() {
@@ -110,6 +128,10 @@ bool Daemon::migrate() {
   const std::uint32_t session = ++world_.sessions;
   world_.trace(host_, "=== session s{} begins", session);
   out_.push_back(std::make_unique<Outgoing>(world_, host_, session, base, false));
+  bool followed = record && record->holding == Holding::owned;
+  for (const auto& volume : host.volumes)
+    followed = followed && (follows(*record, volume) || world_.mutated(Mutation::any_map_trusted));
+  out_.back()->plan(followed ? record->tracker : 0, world_.random.chance(70));
   out_.back()->post(0, Signal{migration::SourceEventType::start});
   return true;
 }
@@ -138,12 +160,18 @@ void Daemon::receive(std::uint32_t id, const Message& message) {
   if (connection.purpose == Purpose::data) {
     if (!job || !job->disks.receiving()) return world_.links.close(id, host_);
     if (message.say == Say::extent) return job->disks.take(message);
+    if (message.say == Say::check) {
+      if (!job->disks.differs(message)) return;
+      Message answer = message;
+      answer.say = Say::differs;
+      return world_.links.send(id, host_, answer);
+    }
     return world_.links.send(id, host_, message);  // end_round: all before it on this stream is written
   }
   if (job) return job->receive(id, message);
   if (message.say != Say::prepare) return answer_from_record(id, connection.session, message.base, message.say);
   if (busy() || world_.hosts[host_].guest || !may_take_in(message.base)) return say(id, Say::error, Errc::busy);
-  in_.push_back(std::make_unique<Incoming>(world_, host_, connection.session, message.base, id));
+  in_.push_back(std::make_unique<Incoming>(world_, host_, message, connection.session, id));
   in_.back()->receive(id, message);
 }
 
@@ -216,7 +244,7 @@ void Daemon::answer_from_record(std::uint32_t id, std::uint32_t session, std::ui
   }
   // A machine that could not put it on record, or this daemon's start, has left it open.
   Record revoked = *record;
-  revoked.holding = revoked.created ? Holding::revoked : Holding::given;
+  revoked.holding = revoked.created && !revoked.kept ? Holding::revoked : Holding::given;
   put_later(revoked, &Daemon::revoked_for_good);
   say(id, Say::error, Errc::timeout);  // asked again in a moment, it is on record
 }

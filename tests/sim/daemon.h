@@ -17,6 +17,7 @@ class Daemon {
   Daemon(World& world, unsigned host) : world_(world), host_(host) {}
 
   void start();              // looks after what an earlier daemon left
+  void remove_kept();        // a copy that is kept, when its time is over
   bool migrate();            // begins a session to the other host; false when that makes no sense now
   void shut_down();
   bool busy() const;         // a machine has not ended, or something left behind is being taken back
@@ -32,12 +33,14 @@ class Daemon {
   Incoming* latest_incoming() { return in_.empty() ? nullptr : in_.back().get(); }
 
  private:
+  void follow_or_open();
   bool may_take_in(std::uint64_t base) const;
   void recover(const Record& record);
   void take_back_as_source(Record record);
   void take_back_as_destination(Record record);
   void discard(const Record& record);
   void put_later(Record record, void (Daemon::*then)(Record));
+  void kept_removed(Record record);
   void owned_again(Record record);
   void revoked_for_good(Record record);
   void say(std::uint32_t connection, Say say, Errc code = Errc::failed);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "destination_disks.h"
 
+#include <utility>
+
 #include "incoming.h"
 #include "world.h"
 
@@ -69,22 +71,20 @@ void DestinationDisks::run(Call call) {
       return done(T::opened);
     case Call::verify:
       if (world_.fails(job_.host, "verify")) return failed("a read failed");
-      digests_equal_ = true;
-      for (unsigned disk = 0; disk < kDisks; ++disk)
-        for (unsigned block = 0; block < kBlocks; ++block)
-          if (host.volumes[disk].disk.read(block) != received_[disk][block] && !(host.volumes[disk].live >> block & 1))
-            digests_equal_ = false;
+      verify_all();
       return done(T::verified);
     case Call::yield:
       if (world_.fails(job_.host, "yield")) return failed("the fence did not close");
       if (host.guest && host.guest->state == GuestState::incoming) world_.destroy_guest(job_.host);
       if (!untouched()) return failed("the guest runs here or has written", Errc::busy);
       for (unsigned disk = 0; disk < kDisks; ++disk) world_.set_filter(job_.host, disk, Filter::fenced);
+      if (!keeps_) keeps_ = false;  // a whole copy, but an old one
       return done(T::yielded);
     case Call::finish:
     case Call::discard:
       if (world_.fails(job_.host, "clean up")) {  // named to the operator; the next start tries again
         receiving_ = false;
+        for (auto& volume : host.volumes) volume.stuck = attached_;
         world_.restart_wanted[job_.host] = true;
         return failed("the volumes could not be cleaned up");
       }
@@ -98,21 +98,43 @@ void DestinationDisks::run(Call call) {
 bool DestinationDisks::prepare_all() {
   Host& host = world_.hosts[job_.host];
   if (world_.fails(job_.host, "prepare") || host.guest) return false;
-  created_ = !host.volumes_exist;
-  if (created_) {
+  const bool made = !host.volumes_exist;
+  if (made) {
+    removable_ = true;
     host.volumes = {};
     host.volumes_exist = true;
   }
+  ++world_.trackers;
   for (unsigned disk = 0; disk < kDisks; ++disk) {
     Volume& volume = host.volumes[disk];
     if (volume.filter != Filter::none && volume.filter != Filter::fenced) return false;
     replaced_fence_[disk] = volume.filter == Filter::fenced;
     volume.live = volume.retired = 0;
+    volume.tracker = world_.trackers;
     world_.set_filter(job_.host, disk, world_.mutated(Mutation::gate_left_open) ? Filter::tracking : Filter::receiving);
   }
   attached_ = true;
   receiving_ = true;
+  has_ = made ? Base::none : judge_base();
+  world_.trace(job_.host, "of the disks there is here: {}", has_ == Base::none ? "none" : has_ == Base::some ? "some" : "exact");
   return true;
+}
+
+// What the volumes hold is believed only after a look at all of it.
+Base DestinationDisks::judge_base() {
+  if (!old_) return Base::none;
+  if (changes_since_ == 0 || old_->generation != changes_since_) return Base::some;
+  const Host& host = world_.hosts[job_.host];
+  const bool right = old_->digest != 0 && digest_of(host.volumes) == old_->digest;
+  if (!right && !world_.mutated(Mutation::old_copy_unread)) return Base::some;
+  for (unsigned disk = 0; disk < kDisks; ++disk)
+    for (unsigned block = 0; block < kBlocks; ++block) received_[disk][block] = host.volumes[disk].disk.read(block);
+  return Base::exact;
+}
+
+bool DestinationDisks::keeps() {
+  if (!keeps_) keeps_ = keep_ && (received_any_ || old_);
+  return *keeps_;
 }
 
 void DestinationDisks::open_all() {
@@ -120,11 +142,31 @@ void DestinationDisks::open_all() {
   for (unsigned disk = 0; disk < kDisks; ++disk) world_.set_filter(job_.host, disk, Filter::tracking);
 }
 
+// The guest is running meanwhile: what it has written since is another thing than what came in, and the map says so.
+void DestinationDisks::verify_all() {
+  Host& host = world_.hosts[job_.host];
+  digests_equal_ = true;
+  bool differ = false;
+  for (unsigned disk = 0; disk < kDisks; ++disk)
+    for (unsigned block = 0; block < kBlocks; ++block) {
+      if (host.volumes[disk].disk.read(block) == received_[disk][block]) continue;
+      differ = true;
+      if (!(host.volumes[disk].live >> block & 1)) digests_equal_ = false;
+    }
+  if (!differ) return;
+  for (auto& volume : host.volumes) {
+    written_ = written_ || volume.live != 0;
+    volume.retired |= volume.live;
+    volume.live = 0;
+  }
+}
+
 // Nobody has written since the gate opened, and nobody runs who could. A gate that never opened is as good.
 bool DestinationDisks::untouched() const {
   const Host& host = world_.hosts[job_.host];
   if (world_.mutated(Mutation::return_unchecked)) return true;
   if (host.guest && host.guest->state == GuestState::running) return false;
+  if (written_) return false;
   for (const auto& volume : host.volumes) {
     if (volume.filter == Filter::none || volume.filter == Filter::fenced) return false;
     if (volume.live != 0 || volume.in_flight != 0) return false;
@@ -135,20 +177,49 @@ bool DestinationDisks::untouched() const {
 void DestinationDisks::clean(bool keep) {
   Host& host = world_.hosts[job_.host];
   receiving_ = false;
-  if (!attached_) return;
-  attached_ = false;
-  for (unsigned disk = 0; disk < kDisks; ++disk)
-    world_.set_filter(job_.host, disk, !keep && replaced_fence_[disk] ? Filter::fenced : Filter::none);
-  if (!keep && created_) {
-    world_.trace(job_.host, "the volumes that were created are removed");
-    host.volumes_exist = false;
-    host.volumes = {};
+  const bool attached = std::exchange(attached_, false);
+  if (!keep) {
+    if (attached) put_back();
+    return remove();
   }
+  // The filter stays, for the way back. One whose gate refused to open does not.
+  for (unsigned disk = 0; disk < kDisks; ++disk) {
+    Volume& volume = host.volumes[disk];
+    if (volume.filter != Filter::tracking) world_.set_filter(job_.host, disk, Filter::none);
+    if (!world_.mutated(Mutation::retired_marks_lost)) volume.live |= volume.retired;
+    volume.retired = 0;
+  }
+}
+
+// As they were before, or closed when the copy is kept.
+void DestinationDisks::put_back() {
+  Host& host = world_.hosts[job_.host];
+  for (unsigned disk = 0; disk < kDisks; ++disk) {
+    const bool was_closed = host.volumes[disk].filter == Filter::fenced || replaced_fence_[disk];
+    const bool stays = keeps() || (was_closed && !removable_);
+    world_.set_filter(job_.host, disk, stays ? Filter::fenced : Filter::none);
+  }
+}
+
+void DestinationDisks::remove() {
+  Host& host = world_.hosts[job_.host];
+  if (keeps()) world_.saw(Seen::kept);
+  if (!removable_ || keeps() || !host.volumes_exist) return;
+  world_.trace(job_.host, "the volumes that were created are removed");
+  host.volumes_exist = false;
+  host.volumes = {};
 }
 
 void DestinationDisks::take(const Message& message) {
   world_.hosts[job_.host].volumes[message.disk].disk.write(message.block, message.contents);
   received_[message.disk][message.block] = message.contents;
+  received_any_ = true;
+}
+
+bool DestinationDisks::differs(const Message& message) {
+  const Block here = world_.hosts[job_.host].volumes[message.disk].disk.read(message.block);
+  received_[message.disk][message.block] = here;
+  return here != message.contents;
 }
 
 }  // namespace ferry::sim

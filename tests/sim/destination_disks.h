@@ -5,9 +5,11 @@
 #pragma once
 
 #include <deque>
+#include <optional>
 
 #include "link.h"
 #include "migration/destination.h"
+#include "records.h"
 
 namespace ferry::sim {
 
@@ -15,7 +17,10 @@ class Incoming;
 
 class DestinationDisks : public migration::DestinationDevice {
  public:
-  DestinationDisks(World& world, Incoming& job) : world_(world), job_(job) {}
+  // `old`: what is on record of volumes here that hold an older or incomplete copy of the disks.
+  DestinationDisks(World& world, Incoming& job, const Message& request, const std::optional<Record>& old)
+      : world_(world), job_(job), old_(old), changes_since_(request.changes_since), keep_(request.keep),
+        removable_(old && old->created) {}
 
   void prepare() override { ask(Call::prepare, "prepare volumes"); }
   void close_gate() override { ask(Call::close_gate, "close gate"); }
@@ -26,8 +31,14 @@ class DestinationDisks : public migration::DestinationDevice {
   void finish() override { ask(Call::finish, "take the filter out"); }
   void discard() override { ask(Call::discard, "discard"); }
 
+  // Whether what was copied is kept if the migration is called off. The first answer stands.
+  bool keeps();
+  Base has() const { return has_; }
+
   // A block that arrived over an open stream, in its turn.
   void take(const Message& message);
+  // Whether the block that a check is about is another one here.
+  bool differs(const Message& message);
   bool receiving() const { return receiving_; }
   bool digests_equal() const { return digests_equal_; }
 
@@ -40,16 +51,28 @@ class DestinationDisks : public migration::DestinationDevice {
   void done(migration::DestinationEventType type);
   void failed(const char* why, Errc code = Errc::io);
   bool prepare_all();
+  Base judge_base();
   void open_all();
+  void verify_all();
   bool untouched() const;
   void clean(bool keep);
+  void put_back();
+  void remove();
 
   World& world_;
   Incoming& job_;
   std::deque<Call> calls_;
   bool busy_ = false;
   bool receiving_ = false;       // streams are served
-  bool created_ = false, attached_ = false;
+  const std::optional<Record> old_;
+  const std::uint64_t changes_since_;
+  const bool keep_;
+  bool removable_;
+  std::optional<bool> keeps_;    // decided
+  Base has_ = Base::none;
+  bool attached_ = false;
+  bool received_any_ = false;
+  bool written_ = false;         // by the guest, as a map told that has been taken out of the filter since
   std::array<bool, kDisks> replaced_fence_{};
   Contents received_{};
   bool digests_equal_ = false;

@@ -36,10 +36,20 @@ std::optional<Say> say_of(std::string_view what) {
 
 }  // namespace
 
-Incoming::Incoming(World& world, unsigned host_id, std::uint32_t session_id, std::uint64_t base_generation,
+namespace {
+
+std::optional<Record> old_copy(const World& world, unsigned host) {
+  const auto& record = world.hosts[host].records.get();
+  return record && record->holding == store::Holding::given ? record : std::nullopt;
+}
+
+}  // namespace
+
+Incoming::Incoming(World& world, unsigned host_id, const Message& prepare, std::uint32_t session_id,
                    std::uint32_t connection)
-    : host(host_id), session(session_id), base(base_generation), world_(world), connection_(connection),
-      disks(world, *this), ledger(world, host_id, session_id, base_generation, false, false, *this),
+    : host(host_id), session(session_id), base(prepare.base), world_(world), connection_(connection),
+      disks(world, *this, prepare, old_copy(world, host_id)),
+      ledger(world, host_id, {session_id, prepare.base, false, false, prepare.keep, [this] { return disks.keeps(); }}, *this),
       machine({disks, *this, ledger, [this](migration::Duration d) { post({T::patience_over}, d.count()); },
                [this](const std::string& line) { world_.trace(host, "s{} destination: {}", session, line); }}) {}
 
@@ -50,6 +60,8 @@ void Incoming::post(const Signal& signal, Time delay) {
 void Incoming::handle(const Signal& signal) {
   Host& here = world_.hosts[host];
   if (world_.schedule.now() < here.hung_until) return post(signal, here.hung_until - world_.schedule.now());
+  // A source that gives up wants an answer, also when there is nothing left to take back.
+  if (machine.ended() && signal.type == T::abort_asked) return answer("aborted");
   if (machine.ended() || !world_.point(host, migration::event_name(signal.type).data())) return;
   migration::DestinationEvent event{signal.type};
   if (signal.has_error) event.error = make_error(signal.code, signal.what);
@@ -81,6 +93,7 @@ void Incoming::answer(std::string_view what) {
   Message message;
   message.say = *say;
   message.equal = disks.digests_equal();
+  message.has = disks.has();
   if (world_.links.is_open(connection_, host)) world_.links.send(connection_, host, message);
 }
 

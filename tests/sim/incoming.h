@@ -22,7 +22,7 @@ class Incoming : public migration::SourceLink, public Ledger::Owner {
     const char* what = "";
   };
 
-  Incoming(World& world, unsigned host, std::uint32_t session, std::uint64_t base, std::uint32_t connection);
+  Incoming(World& world, unsigned host, const Message& prepare, std::uint32_t session, std::uint32_t connection);
 
   void post(const Signal& signal, Time delay = 0);
   void recorded(bool went_well) override;

@@ -9,42 +9,49 @@ namespace ferry::sim {
 
 using store::Holding;
 
-Ledger::Ledger(World& world, unsigned host, std::uint32_t session, std::uint64_t base, bool outgoing, bool granted,
-               Owner& owner)
-    : world_(world), owner_(owner), host_(host), session_(session), base_(base), outgoing_(outgoing),
-      granted_(granted) {
+Ledger::Ledger(World& world, unsigned host, Session session, Owner& owner)
+    : world_(world), owner_(owner), host_(host), session_(std::move(session)), granted_(session_.granted) {
   const auto& record = world.hosts[host].records.get();
-  old_copy_ = !outgoing && record && record->holding == Holding::given;
+  old_copy_ = !session_.outgoing && record && record->holding == Holding::given;
+  created_ = old_copy_ && record->created;
 }
 
 Record Ledger::claim(Holding holding) {
   Record record;
   record.holding = holding;
-  record.session = session_;
-  record.base = base_;
-  record.outgoing = outgoing_;
-  if (outgoing_) {
+  record.session = session_.id;
+  record.base = session_.base;
+  record.outgoing = session_.outgoing;
+  record.digest = digest_;
+  if (session_.outgoing) {
     // Whether it reached the disk or not: it may have.
     granted_ = granted_ || holding == Holding::granting;
-    record.generation = holding == Holding::moving ? base_
+    record.generation = holding == Holding::moving ? session_.base
                         : holding == Holding::owned
-                            ? (granted_ ? migration::reclaimed_generation(base_) : base_)
-                            : migration::granted_generation(base_);
-  } else {
-    if (holding == Holding::receiving) created_ = !world_.hosts[host_].volumes_exist;
-    record.created = created_;
-    // Volumes with an older copy of the disks remain closed when the migration is called off.
-    if (holding == Holding::revoked && old_copy_) record.holding = Holding::given;
-    record.generation = holding == Holding::given ? migration::reclaimed_generation(base_)
-                                                  : migration::granted_generation(base_);
+                            ? (granted_ ? migration::reclaimed_generation(session_.base) : session_.base)
+                            : migration::granted_generation(session_.base);
+    if (holding == Holding::moving || holding == Holding::owned) record.tracker = tracker_;
+    return record;
+  }
+  if (holding == Holding::receiving && !world_.hosts[host_].volumes_exist) created_ = true;
+  record.created = created_;
+  record.generation = holding == Holding::given ? migration::reclaimed_generation(session_.base)
+                                                : migration::granted_generation(session_.base);
+  if (holding == Holding::receiving || holding == Holding::prepared) record.kept = created_ && session_.keep;
+  if (holding == Holding::owned) record.tracker = world_.hosts[host_].volumes[0].tracker;
+  if (holding == Holding::revoked) {
+    // Closed remains a volume with an older copy of the disks, and one whose copy is kept to go on with.
+    const bool keeps = session_.keeps();
+    if (keeps || (old_copy_ && !created_)) record.holding = Holding::given;
+    record.kept = created_ && keeps;
   }
   return record;
 }
 
 bool Ledger::answers_early(Holding holding) const {
-  return (world_.mutated(Mutation::open_before_record) && !outgoing_ && holding == Holding::owned) ||
+  return (world_.mutated(Mutation::open_before_record) && !session_.outgoing && holding == Holding::owned) ||
          (world_.mutated(Mutation::grant_before_record) && holding == Holding::granting) ||
-         (world_.mutated(Mutation::revoked_without_record) && !outgoing_ && holding == Holding::revoked);
+         (world_.mutated(Mutation::revoked_without_record) && !session_.outgoing && holding == Holding::revoked);
 }
 
 void Ledger::record(Holding holding) {
@@ -65,8 +72,8 @@ void Ledger::record(Holding holding) {
     bool accepted = durable;
     if (durable) {
       accepted = world_.hosts[host_].records.put(record);
-      if (accepted && !outgoing_ && record.holding == Holding::owned) world_.checker.handed_over(host_, session_);
-      world_.trace(host_, "record: s{} {} of generation {}{}", session_, store::holding_name(record.holding),
+      if (accepted && !session_.outgoing && record.holding == Holding::owned) world_.checker.handed_over(host_, session_.id);
+      world_.trace(host_, "record: s{} {} of generation {}{}", session_.id, store::holding_name(record.holding),
                    record.generation, accepted ? "" : " REFUSED");
     }
     if (early) return;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "migration/ports.h"
 #include "records.h"
@@ -22,11 +23,21 @@ class Ledger : public migration::Ledger {
     virtual ~Owner() = default;
     virtual void recorded(bool went_well) = 0;
   };
-  // `granted`: an earlier daemon has put the grant on record.
-  Ledger(World& world, unsigned host, std::uint32_t session, std::uint64_t base, bool outgoing, bool granted,
-         Owner& owner);
+  struct Session {
+    std::uint32_t id;
+    std::uint64_t base;
+    bool outgoing;
+    bool granted;                 // an earlier daemon has put the grant on record
+    bool keep = false;            // destination: what is copied may be kept
+    std::function<bool()> keeps;  // and whether it is, asked when the session is called off
+  };
+  Ledger(World& world, unsigned host, Session session, Owner& owner);
 
   void record(store::Holding holding) override;
+  // Both hosts' digests were equal.
+  void set_verified(std::uint64_t digest) { digest_ = digest; }
+  // Source: the filter that was there before the session, until the session takes it over.
+  void set_tracker(std::uint32_t tracker) { tracker_ = tracker; }
 
  private:
   Record claim(store::Holding holding);
@@ -35,11 +46,11 @@ class Ledger : public migration::Ledger {
   World& world_;
   Owner& owner_;
   const unsigned host_;
-  const std::uint32_t session_;
-  const std::uint64_t base_;
-  const bool outgoing_;
+  const Session session_;
   bool granted_;
   bool created_ = false;
+  std::uint64_t digest_ = 0;
+  std::uint32_t tracker_ = 0;
   bool old_copy_ = false;        // the volumes here hold an older generation
 };
 

@@ -75,6 +75,10 @@ void Libvirt::paused() {
   world_.schedule.after(world_.random.between(kMillisecond, 8 * kMillisecond), &life_, [this] { metadata_write(); });
 }
 
+void Libvirt::guest_ended(unsigned host) {
+  if (stage_ == Stage::pausing && host == from_) gives_up(0, true);
+}
+
 // An image format writes when it is inactivated: after the guest's pause, before Finish.
 void Libvirt::metadata_write() {
   Host& here = world_.hosts[from_];
@@ -261,7 +265,9 @@ void Libvirt::daemon_died(unsigned host) {
   // Before Finish libvirtd takes the migration back; after it, it may leave the guest standing still.
   if (stage < Stage::held || world_.random.chance(50))
     world_.schedule.after(world_.random.between(0, 200 * kMillisecond), &world_.hosts[host].guest_life,
-                          [this, host] { resume_if_paused(host); });
+                          [this, host] {
+                            if (!active()) resume_if_paused(host);  // the next migration's pause is its own
+                          });
 }
 
 void Libvirt::host_died(unsigned host) {

@@ -27,6 +27,7 @@ class Libvirt {
 
   // What happens to it.
   void guest_stands_still(unsigned host);  // its last write has ended
+  void guest_ended(unsigned host);
   void tunnel_broke();
   void daemon_died(unsigned host);
   void host_died(unsigned host);

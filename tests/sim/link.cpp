@@ -14,7 +14,7 @@ constexpr Time kNever = INT64_MAX;
 constexpr Time kNoticed = 15 * kSecond;
 constexpr const char* kSay[] = {"prepare", "prepared", "close_gate", "ready?", "ready", "grant", "opened", "revoke",
                                 "revoked", "return", "returned", "digests?", "digests", "finish", "finished", "abort",
-                                "aborted", "error", "unknown", "extent", "end_round"};
+                                "aborted", "error", "unknown", "extent", "check", "differs", "end_round"};
 
 }  // namespace
 
@@ -49,7 +49,7 @@ void Links::send(std::uint32_t id, unsigned from, Message message) {
   const Time now = world_.schedule.now();
   const Time at = std::max(now + latency(), connection.last_arrival[to]);
   connection.last_arrival[to] = at;
-  if (message.say != Say::extent)
+  if (message.say != Say::extent && message.say != Say::check)
     world_.trace(from, "s{} says {}{}", connection.session, say_name(message.say),
                  at > connection.cut_at[to] ? " (lost)" : "");
   if (at > connection.cut_at[to]) return;

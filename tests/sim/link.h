@@ -19,20 +19,26 @@ struct World;
 enum class Say : std::uint8_t {
   prepare, prepared, close_gate, ready_asked, ready, grant, opened, revoke, revoked, give_back, returned,
   digests_asked, digests, finish, finished, abort, aborted, error, unknown,
-  extent, round_end,
+  extent, check, differs, round_end,
 };
 const char* say_name(Say say);
 
 enum class Purpose : std::uint8_t { control, ask, data };
 
+// What the destination has of the disks already (docs/protocol.md).
+enum class Base : std::uint8_t { none, some, exact };
+
 struct Message {
   Say say{};
   std::uint8_t disk = 0, block = 0;
   bool equal = true;               // digests
+  bool keep = false;               // prepare: what is copied is kept if the migration is called off
+  Base has = Base::none;           // prepared
   Errc code = Errc::failed;        // error
   std::uint32_t session = 0, round = 0;
   std::uint64_t base = 0;          // prepare, revoke: the source's generation before the session
-  Block contents{};
+  std::uint64_t changes_since = 0; // prepare: the source has a map of all changes since that generation
+  Block contents{};                // extent; check: stands for their hash
   std::uint32_t number = 0;        // within its connection and direction
 };
 

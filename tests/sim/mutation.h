@@ -27,6 +27,9 @@ enum class Mutation : std::uint8_t {
   round_ends_early,         // a round is over before the other side has everything
   fence_lost_on_leave,      // the source's filter goes out although the peer owns the disks
   gate_left_open,           // the destination's volumes have no gate
+  old_copy_unread,          // an old copy is taken for what it was without a look at it
+  any_map_trusted,          // a filter that has missed writes passes for the one on record
+  retired_marks_lost,       // what the verification took out of the map is not put back
   count
 };
 
@@ -48,6 +51,9 @@ inline constexpr std::array<std::string_view, static_cast<std::size_t>(Mutation:
     "round over before all is written",
     "fence taken off when the source leaves",
     "no gate on the destination",
+    "old copy not read before its blocks are left out",
+    "map of a filter that has missed writes",
+    "marks taken out at the verification are lost",
 };
 constexpr std::string_view mutation_name(Mutation mutation) {
   return kMutationNames[static_cast<std::size_t>(mutation)];

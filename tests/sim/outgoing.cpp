@@ -38,12 +38,21 @@ Outgoing::Outgoing(World& world, unsigned host_id, std::uint32_t session_id, std
       world_(world),
       disks(world, *this),
       peer(world, *this),
-      ledger(world, host_id, session_id, base_generation, true, recovering, *this),
+      ledger(world, host_id, {session_id, base_generation, true, recovering, false, {}}, *this),
       machine({*this, disks, peer, *this, ledger,
                [this](migration::Duration pause) { post(pause.count(), Signal{T::pace_timer}); },
-               [this] { return peer.digests_equal(); },
+               [this] {
+                 if (peer.digests_equal()) ledger.set_verified(disks.digest_taken());
+                 return peer.digests_equal();
+               },
                [this](const std::string& line) { world_.trace(host, "s{} source: {}", session, line); }},
               policy_of(world)) {}
+
+void Outgoing::plan(std::uint32_t follower_, bool keep_) {
+  follower = follower_;
+  keep = keep_;
+  ledger.set_tracker(follower);
+}
 
 void Outgoing::post(Time delay, const Signal& signal) {
   world_.schedule.after(delay, &world_.hosts[host].daemon_life, [this, signal] { handle(signal); });
@@ -53,6 +62,7 @@ void Outgoing::handle(const Signal& signal) {
   Host& here = world_.hosts[host];
   if (world_.schedule.now() < here.hung_until) return post(here.hung_until - world_.schedule.now(), signal);
   if (machine.ended() || !world_.point(host, migration::event_name(signal.type).data())) return;
+  if (signal.type == T::attached) ledger.set_tracker(0);
   const S before = machine.state();
   machine.handle(signal.event());
   const S after = machine.state();

@@ -39,6 +39,9 @@ struct Signal {
 class Outgoing : public migration::Hypervisor, public migration::Clock, public Ledger::Owner {
  public:
   Outgoing(World& world, unsigned host, std::uint32_t session, std::uint64_t base, bool recovers);
+  // For the first round: the filter that sees every change since the disks came in as `base`, 0 when there is none; and
+  // whether the other host may keep what it has when the session is called off.
+  void plan(std::uint32_t follower, bool keep);
 
   // The machine gets it from its loop, after `delay`.
   void post(Time delay, const Signal& signal);
@@ -57,6 +60,8 @@ class Outgoing : public migration::Hypervisor, public migration::Clock, public L
   const std::uint32_t session;
   const std::uint64_t base;
   const bool recovers;
+  std::uint32_t follower = 0;
+  bool keep = false;
 
  private:
   void handle(const Signal& signal);

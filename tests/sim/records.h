@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "migration/ownership.h"
+#include "volume.h"
 
 namespace ferry::sim {
 
@@ -16,8 +17,16 @@ struct Record {
   std::uint32_t session = 0;
   std::uint64_t base = 0;       // the generation that the session began with
   bool outgoing = false;
-  bool created = false;         // the volumes were made for the session
+  bool created = false;         // the volumes were made for the session, or for an earlier one
+  bool kept = false;            // and what was copied is kept; while it comes in: would be
+  std::uint64_t digest = 0;     // of the disks at the hand-over, equal on both sides; 0: not known
+  std::uint32_t tracker = 0;    // the filter that sees every write since the disks came in; 0: none
 };
+
+// Whether the volume carries the filter that sees every write since the disks came in.
+inline bool follows(const Record& record, const Volume& volume) {
+  return record.tracker != 0 && volume.tracker == record.tracker && volume.filter == Filter::tracking;
+}
 
 class Records {
  public:
@@ -27,12 +36,14 @@ class Records {
     record_ = record;
     return true;
   }
-  void lose() { record_.reset(); }
+  void lose() { record_.reset(), lost_ = true; }
+  bool lost() const { return lost_; }
   // migration/ownership.h's verdict.
   migration::GrantFate fate(std::uint32_t session, std::uint64_t generation) const;
 
  private:
   std::optional<Record> record_;
+  bool lost_ = false;
 };
 
 }  // namespace ferry::sim

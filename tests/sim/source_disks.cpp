@@ -77,6 +77,7 @@ void SourceDisks::run(Call call) {
       return fence_all();
     case Call::digest:
       if (world_.fails(job_.host, "digest")) return failed(T::digests_taken, Errc::io, "digest failed");
+      digest_ = digest_of(host.volumes);
       return done(T::digests_taken);
     case Call::detach:
       if (world_.fails(job_.host, "detach")) {
@@ -96,10 +97,23 @@ void SourceDisks::run(Call call) {
 bool SourceDisks::attach_all() {
   Host& host = world_.hosts[job_.host];
   if (!world_.links.reachable()) return false;
-  for (const auto& volume : host.volumes)
-    if (volume.filter != Filter::none) return false;
+  bool follows = true;
+  for (const auto& volume : host.volumes) {
+    if (volume.stuck || (volume.filter != Filter::none && volume.filter != Filter::tracking)) return false;
+    const bool same = volume.filter == Filter::tracking && volume.tracker == job_.follower;
+    follows = follows && (same || world_.mutated(Mutation::any_map_trusted));
+  }
+  base_ = job_.peer.has();
+  if (base_ == Base::exact && !follows) base_ = Base::some;
+  if (base_ == Base::some) world_.saw(Seen::compared);
+  if (base_ == Base::exact) world_.saw(Seen::followed);
+  ++world_.trackers;
   for (unsigned disk = 0; disk < kDisks; ++disk) {
-    host.volumes[disk].live = host.volumes[disk].retired = 0;
+    Volume& volume = host.volumes[disk];
+    if (base_ != Base::exact) {
+      volume.live = volume.retired = 0;
+      volume.tracker = world_.trackers;
+    }
     world_.set_filter(job_.host, disk, Filter::tracking);
   }
   streams_.clear();
@@ -119,15 +133,16 @@ void SourceDisks::begin_round(Call call) {
   Host& host = world_.hosts[job_.host];
   if (stopped_) return failed(T::round_done, Errc::aborted, "stopped");
   if (world_.fails(job_.host, "copy")) return failed(T::round_done, Errc::io, "a read failed");
-  ++round_;
   in_round_ = true;
   covered_ = 0;
   round_began_ = world_.schedule.now();
-  for (auto& stream : streams_) stream.todo.clear(), stream.at = 0, stream.answered = false;
+  differing_.clear();
+  const bool from_map = call == Call::dirty || base_ == Base::exact;
+  std::vector<Place> places;
   for (unsigned disk = 0; disk < kDisks; ++disk) {
     Volume& volume = host.volumes[disk];
     std::uint32_t blocks = kAllBlocks;
-    if (call == Call::dirty) {
+    if (from_map) {
       blocks = volume.live;
       if (!world_.mutated(Mutation::map_without_swap)) {
         volume.retired = volume.live;
@@ -135,10 +150,16 @@ void SourceDisks::begin_round(Call call) {
       }
     }
     for (unsigned block = 0; block < kBlocks; ++block)
-      if (blocks >> block & 1)
-        streams_[covered_++ % kStreams].todo.push_back(
-            {static_cast<std::uint8_t>(disk), static_cast<std::uint8_t>(block)});
+      if (blocks >> block & 1) places.push_back({static_cast<std::uint8_t>(disk), static_cast<std::uint8_t>(block)});
   }
+  begin_stage(!from_map && base_ == Base::some ? Stage::compare : Stage::copy, places);
+}
+
+void SourceDisks::begin_stage(Stage stage, const std::vector<Place>& places) {
+  stage_ = stage;
+  ++round_;
+  for (auto& stream : streams_) stream.todo.clear(), stream.at = 0, stream.answered = false;
+  for (const Place place : places) streams_[covered_++ % kStreams].todo.push_back(place);
   for (std::size_t n = 0; n < streams_.size(); ++n) step(n, round_);
 }
 
@@ -154,7 +175,7 @@ void SourceDisks::step(std::size_t n, std::uint32_t round) {
     return world_.links.send(stream.connection, job_.host, message);
   }
   const Place place = stream.todo[stream.at++];
-  message.say = Say::extent;
+  message.say = stage_ == Stage::compare ? Say::check : Say::extent;
   message.disk = place.disk;
   message.block = place.block;
   message.contents = world_.hosts[job_.host].volumes[place.disk].disk.read(place.block);
@@ -164,13 +185,21 @@ void SourceDisks::step(std::size_t n, std::uint32_t round) {
 }
 
 void SourceDisks::receive(std::uint32_t connection, const Message& message) {
-  if (message.say != Say::round_end || message.round != round_ || !in_round_) return;
+  if (message.round != round_ || !in_round_) return;
+  if (message.say == Say::differs) return differing_.push_back({message.disk, message.block});
+  if (message.say != Say::round_end) return;
   bool all = true;
   for (auto& stream : streams_) {
     if (stream.connection == connection) stream.answered = true;
     all = all && (stream.answered || (world_.mutated(Mutation::round_ends_early) && stream.at == stream.todo.size()));
   }
-  if (all) end_round();
+  if (all) stage_over();
+}
+
+void SourceDisks::stage_over() {
+  if (stage_ == Stage::copy) return end_round();
+  world_.trace(job_.host, "{} blocks differ", differing_.size());
+  begin_stage(Stage::copy, differing_);
 }
 
 void SourceDisks::connection_lost(std::uint32_t connection) {

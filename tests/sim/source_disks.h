@@ -33,12 +33,15 @@ class SourceDisks : public migration::SourceDevice {
   void receive(std::uint32_t connection, const Message& message);
   void connection_lost(std::uint32_t connection);
   void close();
+  std::uint64_t digest_taken() const { return digest_; }
 
  private:
   enum class Call : std::uint8_t { attach, full, dirty, freeze, thaw, fence, digest, detach, leave };
   struct Place {
     std::uint8_t disk, block;
   };
+  // What a round is at: blocks are compared before those that differ travel.
+  enum class Stage : std::uint8_t { copy, compare };
   struct Stream {
     std::uint32_t connection;
     std::vector<Place> todo;
@@ -53,6 +56,8 @@ class SourceDisks : public migration::SourceDevice {
   void failed(migration::SourceEventType step, Errc code, const char* why);
   bool attach_all();
   void begin_round(Call call);
+  void begin_stage(Stage stage, const std::vector<Place>& places);
+  void stage_over();
   void step(std::size_t stream, std::uint32_t round);
   void end_round();
   void break_round(Errc code, const char* why);
@@ -68,6 +73,10 @@ class SourceDisks : public migration::SourceDevice {
   std::vector<Stream> streams_;
   std::uint32_t round_ = 0;      // of the streams
   bool in_round_ = false, stopped_ = false;
+  Base base_ = Base::none;
+  Stage stage_ = Stage::copy;
+  std::vector<Place> differing_;
+  std::uint64_t digest_ = 0;
   std::uint32_t covered_ = 0;
   Time round_began_ = 0;
 };

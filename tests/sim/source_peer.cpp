@@ -23,6 +23,8 @@ void SourcePeer::say(Say say, const char* name) {
   Message message;
   message.say = say;
   message.base = job_.base;
+  message.keep = job_.keep;
+  if (job_.follower != 0) message.changes_since = job_.base;
   if (world_.links.is_open(control_, job_.host)) world_.links.send(control_, job_.host, message);
 }
 
@@ -102,6 +104,7 @@ void SourcePeer::receive(std::uint32_t connection, const Message& message) {
   const bool to_question = connection != control_;
   switch (message.say) {
     case Say::prepared:
+      has_ = message.has;
       return job_.post(0, Signal{T::peer_prepared});
     case Say::ready:
       return job_.post(0, Signal{T::peer_ready});

@@ -27,6 +27,7 @@ class SourcePeer : public migration::PeerLink {
   void abort() override;
 
   bool digests_equal() const { return digests_equal_; }
+  Base has() const { return has_; }
   void receive(std::uint32_t connection, const Message& message);
   void connection_lost(std::uint32_t connection);
   void close();
@@ -47,6 +48,7 @@ class SourcePeer : public migration::PeerLink {
   std::uint32_t asks_ = 0;       // a life: only the newest loop goes on
   migration::SourceEventType due_ = migration::SourceEventType::peer_prepared;  // what an "error" answers
   bool digests_equal_ = false;
+  Base has_ = Base::none;
 };
 
 }  // namespace ferry::sim

@@ -37,6 +37,17 @@ void Disk::lose_power(Random& random) {
   cached_ = durable_;
 }
 
+std::uint64_t digest_of(const std::array<Volume, kDisks>& volumes) {
+  std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
+  const auto add = [&hash](std::uint32_t word) { hash = (hash ^ word) * 0x100000001b3; };
+  for (const auto& volume : volumes)
+    for (unsigned block = 0; block < kBlocks; ++block) {
+      add(volume.disk.read(block).low);
+      add(volume.disk.read(block).high);
+    }
+  return hash | 1;
+}
+
 const char* filter_name(Filter filter) {
   constexpr const char* kNames[] = {"plain", "tracking", "frozen", "fenced", "receiving", "gated"};
   return kNames[static_cast<unsigned>(filter)];

@@ -59,12 +59,17 @@ struct GuestWrite {
 struct Volume {
   Disk disk;
   Filter filter = Filter::none;
+  std::uint32_t tracker = 0;            // which filter it is; a map is worth what its filter has seen
   std::uint32_t live = 0, retired = 0;  // dirty maps, a bit per block
+  bool stuck = false;                   // held by a session that has ended and could not let go of the filter
   unsigned in_flight = 0;               // writes that the filter let through and the device has not ended
   std::vector<GuestWrite> held;
   std::uint32_t freezes = 0;            // a life: the watchdog of an older freeze does nothing
 
   bool passes() const { return filter == Filter::none || filter == Filter::tracking; }
 };
+
+// Never 0. Two disks with other contents have another one, as far as anybody can tell.
+std::uint64_t digest_of(const std::array<Volume, kDisks>& volumes);
 
 }  // namespace ferry::sim

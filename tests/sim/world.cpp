@@ -18,7 +18,8 @@ constexpr const char* kSeen[] = {"moved", "rolled back", "resolved: opened", "re
                                  "revoked at start", "answered from the record", "forced by the operator",
                                  "peer knows nothing", "ended in doubt", "moved back", "late grant", "both guests ran",
                                  "write held", "write refused", "torn block", "duplicate dropped",
-                                 "restart needed", "stray event"};
+                                 "restart needed", "stray event", "copy kept", "copies compared", "sent by the map",
+                                 "kept copy removed"};
 static_assert(std::size(kSeen) == static_cast<std::size_t>(Seen::count));
 
 }  // namespace
@@ -30,7 +31,7 @@ World::World(const Options& given)
 World::~World() = default;
 
 void World::violate(std::string what) {
-  if (!outcome.violation.empty()) return;
+  if (!outcome.violation.empty() || unguarded) return;
   outcome.violated_at = schedule.now();
   if (options.trace) print(0, "!!! " + what);
   outcome.violation = std::move(what);
@@ -78,6 +79,7 @@ void World::start_migrations() {
   for (unsigned id = 0; id < 2; ++id) {
     Host& host = hosts[id];
     if (host.guest == std::nullopt && !libvirt.active() && random.chance(30)) start_guest(id);
+    if (host.daemon_up && !host.dying && random.chance(3)) host.daemon->remove_kept();
     if (migrations_left == 0 || !host.daemon_up || host.dying || !host.daemon->migrate()) continue;
     --migrations_left;
     if (id == 1) saw(Seen::moved_back);
@@ -196,8 +198,9 @@ void World::check_end() {
 void World::check_owner(unsigned id) {
   Host& host = hosts[id];
   if (!host.volumes_exist) return violate("at the end the owner's volumes are gone");
+  const auto& record = host.records.get();
   for (const auto& volume : host.volumes)
-    if (volume.filter != Filter::none)
+    if (volume.filter != Filter::none && !(record && follows(*record, volume)))
       return violate(
           fmt::format("left behind: a volume of the owner, host {}, is {}", "ab"[id], filter_name(volume.filter)));
   libvirt.resume_if_paused(id);
@@ -212,13 +215,13 @@ void World::check_other(unsigned id) {
     return violate(
         fmt::format("left behind: a copy of the guest on host {}, which does not own the disks", "ab"[id]));
   const auto& record = host.records.get();
-  if (host.volumes_exist && record && record->created && !record->outgoing)
+  if (host.volumes_exist && record && record->created && !record->outgoing && !record->kept)
     return violate("left behind: volumes that were created for a migration that failed");
   if (!host.volumes_exist) return;
   for (const auto& volume : host.volumes) {
     if (volume.filter != Filter::none && volume.filter != Filter::fenced)
       return violate(fmt::format("left behind: a volume of host {} is {}", "ab"[id], filter_name(volume.filter)));
-    if (record && record->outgoing && volume.filter != Filter::fenced)
+    if (record && (record->outgoing || record->kept) && volume.filter != Filter::fenced)
       return violate(fmt::format("the old volumes on host {} are not fenced", "ab"[id]));
   }
 }

@@ -76,6 +76,10 @@ enum class Seen : std::uint8_t {
   duplicate_dropped,
   restart_needed,
   stray,
+  kept,
+  compared,
+  followed,
+  kept_removed,
   count
 };
 const char* seen_name(Seen seen);
@@ -150,11 +154,13 @@ struct World {
   std::uint32_t versions = 0;     // of writes
   std::uint32_t copies = 0;       // of the guest
   std::uint32_t sessions = 0;
+  std::uint32_t trackers = 0;     // filters that were ever put in
   std::uint32_t migrations_left = 1;
   bool image_metadata = false;    // the hypervisor writes to the disks after the guest's pause
   bool ending = false;            // faults are over
   bool restart_wanted[2] = {false, false};  // something could not be cleaned up: its error says so
   bool records_lost = false;      // an operator deleted what a host had on record
+  bool unguarded = false;         // and the host lost power after that: nobody is left who knows what must stay closed
 
  private:
   void begin();

@@ -59,7 +59,7 @@ void World::set_filter(unsigned id, unsigned disk, Filter filter) {
   trace(id, "disk {}: {} -> {}", disk, filter_name(volume.filter), filter_name(filter));
   volume.filter = filter;
   if (filter != Filter::frozen) ++volume.freezes;
-  if (filter == Filter::none) volume.live = volume.retired = 0;
+  if (filter == Filter::none) volume.live = volume.retired = volume.tracker = 0;
   if (!volume.passes() && filter != Filter::fenced) return;
   auto held = std::move(volume.held);
   volume.held.clear();
@@ -109,7 +109,7 @@ void World::guest_step(unsigned id) {
   if (guest.pausing || guest.state != GuestState::running) return;
   checker.runs(id);
   const Time pause = ending ? random.between(2 * kSecond, 20 * kSecond)
-                     : libvirt.active() || host.volumes[0].filter != Filter::none
+                     : libvirt.active() || (host.daemon_up && host.daemon->busy())
                          ? random.between(200 * kMicrosecond, 3 * kMillisecond)
                          : random.between(5 * kMillisecond, 100 * kMillisecond);
   if (random.chance(20) && writable(id) && !guest.flushing) {
@@ -153,6 +153,7 @@ void World::destroy_guest(unsigned id) {
   trace(id, "guest: copy {} ends", host.guest->copy);
   host.guest.reset();
   ++host.guest_life;
+  libvirt.guest_ended(id);
 }
 
 }  // namespace ferry::sim

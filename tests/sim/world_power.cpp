@@ -30,6 +30,7 @@ void World::stop_daemon(unsigned id, bool silent) {
     Volume& volume = host.volumes[disk];
     volume.live |= volume.retired;
     volume.retired = 0;
+    volume.stuck = false;
     if (volume.filter == Filter::frozen && host.powered) set_filter(id, disk, Filter::tracking);
   }
   links.break_all(id, silent);
@@ -49,13 +50,14 @@ void World::power_off(unsigned id, Time back_after) {
   trace(id, "no power{}", host.destroyed ? ", for ever" : "");
   host.powered = false;
   ++host.power;
+  unguarded = unguarded || host.records.lost();
   libvirt.host_died(id);
   if (host.guest) destroy_guest(id);
   stop_daemon(id, true);
   for (auto& volume : host.volumes) {
     volume.disk.lose_power(random);
     volume.filter = Filter::none;
-    volume.live = volume.retired = 0;
+    volume.live = volume.retired = volume.tracker = 0;
     volume.in_flight = 0;
     volume.held.clear();
     ++volume.freezes;

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "daemon/kept_copies.h"
 #include "hypervisor/libvirt.h"
 #include "mover/digest.h"
 
@@ -80,7 +81,17 @@ Result<std::vector<DiskReply>> plan_destination(const PrepareRequest& request) {
 
 DestinationDisks::DestinationDisks(PrepareRequest request, std::vector<store::DiskRecord> old_copies, const Config& config,
                                    Post post)
-    : request_(std::move(request)), old_copies_(std::move(old_copies)), config_(config), post_(std::move(post)) {}
+    : request_(std::move(request)), old_copies_(std::move(old_copies)), config_(config), post_(std::move(post)) {
+  for (const auto& disk : request_.disks) {
+    if (disk.role == "scratch") continue;
+    auto& item = items_.emplace_back();
+    item.request = disk;
+    item.path = disk.path;
+    for (const auto& copy : old_copies_)
+      if (copy.uuid == disk.uuid && copy.path == disk.path) item.old_copy = &copy;
+    item.removable = item.old_copy && item.old_copy->created;
+  }
+}
 
 DestinationDisks::~DestinationDisks() { stop_streams(); }
 
@@ -98,13 +109,8 @@ Status DestinationDisks::prepare_all() {
   auto plan = plan_destination(request_);
   if (!plan) return std::move(plan).error();
   std::vector<mover::DiskTarget> targets;
-  items_.reserve(request_.disks.size());
-  for (std::size_t n = 0; n < request_.disks.size(); ++n) {
-    if (request_.disks[n].role == "scratch") continue;
-    auto& item = items_.emplace_back();
-    item.request = request_.disks[n];
-    FERRY_TRY(prepare_one(item, (*plan)[n]));
-  }
+  for (std::size_t n = 0, at = 0; n < plan->size(); ++n)
+    if (request_.disks[n].role != "scratch") FERRY_TRY(prepare_one(items_[at++], (*plan)[n]));
   for (auto& item : items_)
     targets.push_back({item.request.index, item.attachment->door_fd(), item.attachment->size_bytes(), &*item.hashes});
   for (std::size_t n = 0, at = 0; n < plan->size(); ++n)
@@ -117,7 +123,6 @@ Status DestinationDisks::prepare_all() {
 }
 
 Status DestinationDisks::prepare_one(Item& item, const DiskReply& plan) {
-  item.path = plan.path;
   if (plan.action == "create") {
     const auto lv = lv_of(item.path);
     auto made = volume::create_lv(lv->first, lv->second, item.request.size_bytes);
@@ -149,19 +154,11 @@ Status DestinationDisks::prepare_one(Item& item, const DiskReply& plan) {
   return ok_status();
 }
 
-const store::DiskRecord* DestinationDisks::old_copy(const Item& item) const {
-  const auto found = std::find_if(old_copies_.begin(), old_copies_.end(), [&](const store::DiskRecord& record) {
-    return record.uuid == item.request.uuid && record.path == item.path;
-  });
-  return found == old_copies_.end() ? nullptr : &*found;
-}
-
 // What a volume holds is believed only after a look at all of it: it may have been written behind our back while
 // the module was not there. The look fills the hashes besides, for blocks that never travel.
 Status DestinationDisks::judge_base(Item& item) {
-  const auto* copy = old_copy(item);
+  const auto* copy = item.old_copy;
   if (!copy) return ok_status();
-  item.removable = item.removable || copy->created;
   item.base = Base::some;
   const bool same = item.request.changes_since != 0 && copy->generation == item.request.changes_since;
   if (!same || copy->digest.empty()) return ok_status();
@@ -232,7 +229,7 @@ Status DestinationDisks::yield_all() {
     if (auto frozen = tracker.freeze(kDrainTimeoutMs, kDrainTimeoutMs); !frozen) refused = std::move(frozen).error();
     auto info = tracker.info();
     if (!refused && !info) refused = std::move(info).error();
-    if (!refused && (info->invalid() || info->dirty > 0))
+    if (!refused && (info->invalid() || info->dirty > 0 || item.written))
       refused = make_error(Errc::busy, item.path + " was written here since it was taken over", 0,
                            "start the VM on this host: its newest data are here");
     if (!refused)
@@ -307,6 +304,7 @@ Result<std::uint64_t> DestinationDisks::unexplained(Item& item, const std::vecto
   auto map = tracker.swap();
   auto thawed = tracker.thaw();
   if (!map) return std::move(map).error();
+  item.written = map->dirty() > 0;
   if (!thawed) return std::move(thawed).error();
   const auto shift = map->block_shift() - mover::kHashBlockShift;
   std::uint64_t wrong = 0;
@@ -347,7 +345,16 @@ Status DestinationDisks::put_back(Item& item) {
 
 // For the way back: what the guest writes from its first moment here is all that will have to travel.
 Status DestinationDisks::go_on_tracking(Item& item) {
-  return item.attachment->intact() ? item.attachment->leave() : item.attachment->detach();
+  const auto info = item.attachment->tracker().info();
+  const bool open = info && info->state == FERRY_STATE_TRACKING;  // its gate may have refused to open
+  return open && item.attachment->intact() ? item.attachment->leave() : item.attachment->detach();
+}
+
+Status DestinationDisks::remove(Item& item) {
+  // One of an earlier attempt may never have got as far as to carry this session's filter.
+  FERRY_TRY(item.old_copy ? remove_copy(*item.old_copy) : volume::remove_lv(item.path));
+  item.removable = false;
+  return ok_status();
 }
 
 Status DestinationDisks::clean(bool keep) {
@@ -366,10 +373,7 @@ Status DestinationDisks::clean(bool keep) {
     }
     item.attachment.reset();
     if (keep || !item.removable || keeps()) continue;
-    if (auto removed = volume::remove_lv(item.path); !removed)
-      note(item, std::move(removed).error());
-    else
-      item.removable = false;
+    if (auto removed = remove(item); !removed) note(item, std::move(removed).error());
   }
   if (first) return *first;
   return ok_status();

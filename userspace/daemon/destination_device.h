@@ -64,18 +64,20 @@ class DestinationDisks : public migration::DestinationDevice {
   struct Item {
     DiskRequest request;
     std::string path;
+    const store::DiskRecord* old_copy = nullptr;
     bool removable = false;  // made for this migration, now or in an earlier attempt
     Base base = Base::none;
     std::optional<filter::Attachment> attachment;
     std::optional<mover::BlockHashes> hashes;
+    bool written = false;    // by the guest, as a map told that has been taken out of the filter since
   };
 
   Status prepare_all();
   Status prepare_one(Item& item, const DiskReply& plan);
-  const store::DiskRecord* old_copy(const Item& item) const;
   Status judge_base(Item& item);
   Status clean(bool keep);
   Status put_back(Item& item);
+  Status remove(Item& item);
   Status go_on_tracking(Item& item);
   Status yield_all();
   Status guest_is_gone();
@@ -86,7 +88,7 @@ class DestinationDisks : public migration::DestinationDevice {
   const std::vector<store::DiskRecord> old_copies_;
   const Config& config_;
   Post post_;
-  std::vector<Item> items_;                   // changed by the worker only
+  std::vector<Item> items_;                   // disks that are copied; changed by the worker only
   mutable std::mutex mutex_;                  // guards what follows
   std::shared_ptr<mover::Receiver> receiver_;
   std::vector<DiskReply> reply_;

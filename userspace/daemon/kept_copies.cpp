@@ -41,7 +41,15 @@ Status remove_kept_copy(store::OwnershipStore& store, const store::DiskRecord& d
   if (!is_kept_copy(**known) || (*known)->session != disk.session)
     return make_error(Errc::busy, disk.path + " is needed again: " + (*known)->reason);
   FERRY_TRY(remove_copy(disk));
-  return store.forget({disk.uuid});
+  // What stays is the promise: the other host may not have asked yet who owns the disk.
+  auto session = store.session(disk.session);
+  if (!session) return std::move(session).error();
+  if (!*session) return store.forget({disk.uuid});
+  store::DiskRecord gone = **known;
+  gone.holding = store::Holding::revoked;
+  gone.expires_at = 0;
+  gone.reason = "the copy that was kept of it is removed";
+  return store.put(**session, {gone});
 }
 
 Status ask_to_discard(const Config& config, const store::OwnershipStore& store, const std::string& destination,

@@ -238,6 +238,10 @@ OutgoingJob::OutgoingJob(const Config& config, ControlLoop& loop, store::Ownersh
     d.size_bytes = disk.size_bytes;
     status_.disks.push_back(std::move(d));
   }
+  std::map<std::string, std::string> followers;
+  for (const auto& disk : plan_.disks)
+    if (disk.tracker) followers[disk.target] = filter::to_text(*disk.tracker);
+  ledger_.set_trackers(std::move(followers));
 }
 
 OutgoingJob::~OutgoingJob() = default;
@@ -248,6 +252,8 @@ void OutgoingJob::post(migration::SourceEvent event) {
     auto self = weak.lock();
     if (!self) return;
     spdlog::debug("{}: event {}", self->id_, migration::event_name(event.type));
+    // From now on the maps tell what this session has still to send, and not what has changed since the disks came.
+    if (event.type == T::attached) self->ledger_.set_trackers({});
     self->machine_.handle(event);
     self->refresh();
   });

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "daemon/bars.h"
+#include "daemon/kept_copies.h"
 #include "daemon/recovered_job.h"
 #include "daemon/source_hypervisor.h"
 #include "filter/attachment.h"
@@ -55,10 +56,13 @@ void note(store::OwnershipStore& store, const SessionRecord& session, std::vecto
 
 // Nothing was granted: the disks never ceased to be this host's.
 void take_back_outgoing(const Config& config, store::OwnershipStore& store, const SessionRecord& session,
-                        const std::vector<DiskRecord>& disks) {
+                        std::vector<DiskRecord> disks) {
   spdlog::warn("{}: the migration of {} to {} was under way when ferryd ended; it is taken back", session.id, session.vm,
                session.peer_host);
-  for (const auto& disk : disks) take_filter_out(disk);
+  for (auto& disk : disks) {
+    take_filter_out(disk);
+    disk.tracker.clear();
+  }
   let_guest_go_on(config, session.vm);
   note(store, session, disks, Holding::owned, disks.front().generation, "the migration to " + session.peer_host +
                                                                             " ended with ferryd");
@@ -134,8 +138,15 @@ Result<std::vector<Errand>> recover(const Config& config, ControlLoop& loop, sto
         take_back_incoming(store, **session, disks);
         break;
       case Holding::given:
-        for (const auto& disk : disks)
-          if (auto barred = bar_volume(disk); !barred) spdlog::error("{}", barred.error().message());
+        for (const auto& disk : disks) {
+          // Given back, from a volume that was made to take it in; the others are kept, or were there before.
+          const bool useless = !(*session)->outgoing && disk.created && disk.expires_at == 0;
+          if (useless) {
+            if (auto removed = remove_copy(disk); !removed) spdlog::error("{}", removed.error().message());
+          } else if (auto barred = bar_volume(disk); !barred) {
+            spdlog::error("{}", barred.error().message());
+          }
+        }
         break;
       case Holding::owned:
         // Taken over or taken back, and ferryd may have ended before it had let the guest at them.

@@ -59,7 +59,8 @@ void SessionLedger::stamp(store::DiskRecord& disk, Holding holding, bool keeps) 
   disk.verified = digest != digests_.end();
   disk.digest = disk.verified ? digest->second : "";
   const auto tracker = trackers_.find(disk.target);
-  disk.tracker = holding == Holding::owned && tracker != trackers_.end() ? tracker->second : "";
+  const bool ours = holding == Holding::owned || holding == Holding::moving;
+  disk.tracker = ours && tracker != trackers_.end() ? tracker->second : "";
 }
 
 void SessionLedger::record(Holding holding) {

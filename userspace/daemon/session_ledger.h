@@ -36,7 +36,8 @@ class SessionLedger : public migration::Ledger {
   void settle_bars();
   // Both hosts' digests were equal: goes on record with the end, as do the digests, by target.
   void set_verified(std::map<std::string, std::string> digests);
-  // Destination: the filters, by target, that will have seen every write once the disks are ours.
+  // The filters, by target, that see every write from the moment on when the disks are ours: on the destination those
+  // of the session; on the source those that were there before it, until it takes them over and empties their maps.
   void set_trackers(std::map<std::string, std::string> trackers);
   // Destination: asked when the session is called off, whether what was copied is kept, and for how long it would be.
   void set_keeping(std::function<bool()> keeps, std::uint64_t keep_s);

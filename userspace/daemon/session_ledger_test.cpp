@@ -151,6 +151,38 @@ TEST_F(SessionLedgerTest, WhatIsOwnedNeitherExpiresNorLosesItsTracker) {
 }
 
 // The first write into an old copy makes its digest a lie.
+// A way back that is called off before it has touched the map can be begun again with it; afterwards not.
+TEST_F(SessionLedgerTest, AFilterThatWasThereStaysOnRecordUntilItIsTakenOver) {
+  std::promise<void> half, done;
+  SessionLedger ledger(*store_, {"s1", "web1", "b:7391", "b", true, {}}, {disk_of()}, 4, [&, n = 0](Status s) mutable {
+    if (!s) ADD_FAILURE() << s.error().message();
+    if (++n == 2) half.set_value();
+    if (n == 3) done.set_value();
+  });
+  ledger.set_trackers({{disk_of().target, "tracker"}});
+  ledger.record(Holding::moving);
+  ledger.record(Holding::owned);
+  half.get_future().get();
+  EXPECT_EQ((*store_->by_uuid(kUuid))->tracker, "tracker");
+  ledger.set_trackers({});
+  ledger.record(Holding::owned);
+  done.get_future().get();
+  EXPECT_EQ((*store_->by_uuid(kUuid))->tracker, "");
+}
+
+// The source may still have to ask who owns the disk.
+TEST_F(SessionLedgerTest, ARemovedCopyLeavesThePromise) {
+  const auto kept = incoming(true, 3600, {Holding::receiving, Holding::revoked});
+  ASSERT_TRUE(is_kept_copy(kept));
+  auto removed = remove_kept_copy(*store_, kept);
+  ASSERT_TRUE(removed.ok()) << removed.error().message();
+  const auto left = store_->by_uuid(kUuid);
+  ASSERT_TRUE(left.ok() && *left);
+  EXPECT_EQ((*left)->holding, Holding::revoked);
+  EXPECT_EQ((*left)->session, "s1");
+  EXPECT_EQ((*left)->expires_at, 0);
+}
+
 TEST_F(SessionLedgerTest, AnOldCopysDigestGoesBeforeItIsWritten) {
   auto disk = disk_of();
   disk.session = "s0";
