@@ -54,7 +54,7 @@ TEST_F(InsertionTest, ABusyLogicalVolumeLosesNoMark) {
   std::string plain = table_text(volume.dm_name());
   std::vector<nanoseconds> inserting, between;
   BusyWriter writer({.path = volume.path(), .nr_blocks = kBytes / kBlock, .depth = 128});
-  uint64_t cycles = turns(10, 100), seen = 0;
+  uint64_t cycles = turns(5, 100), seen = 0;
   for (uint64_t i = 0; i < cycles && !HasFailure(); ++i) {
     writer.begin_period();
     auto attachment = must_attach({.path = volume.path()});

@@ -30,8 +30,7 @@ POINTS = {
 }
 FAULTS = ("crash", "hang", "link", "power a", "power b")
 # What breaks while the disks are copied is in `interrupted`.
-QUICK = ["crash source: fencing -> committing", "crash source: committing -> granting",
-         "crash destination: promising -> ready", "crash destination: ready -> accepting",
+QUICK = ["crash source: committing -> granting", "crash destination: promising -> ready",
          "hang source: committing -> granting", "link destination: accepting -> opening"]
 # Longer than a link needs to be given up, and than a frozen disk is held for a daemon that is late.
 LATE_S = 30

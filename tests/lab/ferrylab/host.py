@@ -155,7 +155,7 @@ class Host:
             ready = re.search(r"ferry-lab: ready after ([0-9.]+) s", text)
             if ready:
                 self._open_master()
-                self._start_ymm_probe()
+                self._start_vector_probe()
                 return float(ready.group(1))
             if not self.alive():
                 raise LabError(f"host {self.name} ended while booting; console:\n{_tail(text)}\n"
@@ -356,12 +356,12 @@ class Host:
         except (LabError, OSError, ValueError) as error:
             target.write_text(f"{error}\n")
 
-    def _start_ymm_probe(self) -> None:
+    def _start_vector_probe(self) -> None:
         # Once when the host is up, and once more when it runs a guest of its own.
-        self.run("(p=/usr/lib/ferry-lab/ymmprobe; nice $p 1; "
-                 "while [ ! -e /run/lab-ymm.stop ]; do "
+        self.run("(p=/usr/lib/ferry-lab/vectorprobe; nice $p 1; "
+                 "while [ ! -e /run/lab-vector.stop ]; do "
                  "if pidof -q qemu-system-x86_64; then nice $p 2; break; fi; sleep 1; done; "
-                 "echo end) >/run/lab-ymm.out 2>&1 </dev/null &")
+                 "echo end) >/run/lab-vector.out 2>&1 </dev/null &")
 
     # --- ssh master ---
 
