@@ -34,10 +34,6 @@ std::optional<Say> say_of(std::string_view what) {
   return std::nullopt;
 }
 
-}  // namespace
-
-namespace {
-
 std::optional<Record> old_copy(const World& world, unsigned host) {
   const auto& record = world.hosts[host].records.get();
   return record && record->holding == store::Holding::given ? record : std::nullopt;

@@ -128,6 +128,7 @@ Status DestinationDisks::prepare_one(Item& item, const DiskReply& plan) {
     auto made = volume::create_lv(lv->first, lv->second, item.request.size_bytes);
     if (!made) return std::move(made).error();
     item.removable = true;
+    item.old_copy = nullptr;  // it was there a moment ago
     if (made->size_bytes != item.request.size_bytes)
       return make_error(Errc::size_mismatch,
                         fmt::format("a logical volume of exactly {} bytes cannot be made in {} (it got {})",

@@ -18,8 +18,8 @@ namespace ferry::daemon {
 bool is_kept_copy(const store::DiskRecord& disk);
 // Takes the filter out and removes the volume. Errors: busy, when it is in use.
 Status remove_copy(const store::DiskRecord& disk);
-// The same for one that is still on record as kept; on record remains that it was revoked. Errors: busy, also when it is on record
-// as something else by now.
+// The same for one that is still on record as kept; that it was revoked remains on record. Errors: busy, also when it
+// is on record as something else by now.
 Status remove_kept_copy(store::OwnershipStore& store, const store::DiskRecord& disk);
 
 // Asks the other host to remove what it keeps of the disks of a job, which are on record here.

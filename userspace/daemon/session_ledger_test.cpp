@@ -150,7 +150,6 @@ TEST_F(SessionLedgerTest, WhatIsOwnedNeitherExpiresNorLosesItsTracker) {
   EXPECT_EQ(incoming(true, 3600, {Holding::prepared}).tracker, "") << "not ours yet";
 }
 
-// The first write into an old copy makes its digest a lie.
 // A way back that is called off before it has touched the map can be begun again with it; afterwards not.
 TEST_F(SessionLedgerTest, AFilterThatWasThereStaysOnRecordUntilItIsTakenOver) {
   std::promise<void> half, done;
@@ -183,6 +182,7 @@ TEST_F(SessionLedgerTest, ARemovedCopyLeavesThePromise) {
   EXPECT_EQ((*left)->expires_at, 0);
 }
 
+// The first write into an old copy makes its digest a lie.
 TEST_F(SessionLedgerTest, AnOldCopysDigestGoesBeforeItIsWritten) {
   auto disk = disk_of();
   disk.session = "s0";
