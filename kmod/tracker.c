@@ -194,7 +194,7 @@ static void tracker_free(struct ferry_tracker *trk)
 static int tracker_alloc_maps(struct ferry_tracker *trk)
 {
 	/* A migration is not worth the OOM killer. */
-	const gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_ZERO | __GFP_NOWARN |
+	const gfp_t gfp = COMPAT_GFP_MAPPABLE | __GFP_ZERO | __GFP_NOWARN |
 			  __GFP_RETRY_MAYFAIL;
 	unsigned long bytes = trk->geo.leaf_bytes + trk->geo.sum_bytes;
 	int i;

@@ -24,6 +24,16 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
 }
 #endif
 
+/*
+ * What the dirty maps are allocated with. Where charged pages have a type of
+ * their own they cannot be mapped into a process: there nobody is charged.
+ */
+#ifdef HAVE_PAGE_KMEMCG
+#define COMPAT_GFP_MAPPABLE GFP_KERNEL
+#else
+#define COMPAT_GFP_MAPPABLE GFP_KERNEL_ACCOUNT
+#endif
+
 /* Flushes go to the lower devices without a visit to .map, as for dm-linear. */
 static inline void compat_flush_bypasses_map(struct dm_target *ti)
 {
