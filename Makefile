@@ -51,15 +51,20 @@ $(BUILD)/build.ninja: CMakeLists.txt
 	@mv $(BUILD).cmake.log $(BUILD)/cmake.log
 
 .PHONY: build
-build: $(BUILD)/build.ninja ## the programs (CMake, Ninja)
+build: $(BUILD)/build.ninja ## the programs and their tests (CMake, Ninja)
 	@ninja -C $(BUILD) --quiet
+
+# What is installed, without tests: whoever only wants to see it run waits half as long.
+.PHONY: programs
+programs: $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet ferryd migrate-ctl ctl_completion ctl_man
 
 .PHONY: kmod
 kmod: ## dm-ferry.ko for both Debian kernels of the lab, and the race test's negative control
 	@tests/kmod/build-modules $(BUILD)/kmod
 
 .PHONY: stage
-stage: build kmod ## everything installed under build/stage, as the lab's hosts see it
+stage: programs kmod ## everything installed under build/stage, as the lab's hosts see it
 	@rm -rf $(BUILD)/stage && DESTDIR=$(CURDIR)/$(BUILD)/stage cmake --install $(BUILD) --prefix /usr --strip >$(BUILD)/install.log
 	@tests/kmod/build-modules --stage $(BUILD)/kmod $(BUILD)/stage
 
@@ -77,7 +82,7 @@ fuzz: ## the frame parser under libFuzzer for FUZZ_SECONDS (20)
 	@tests/fuzz/run $${FUZZ_SECONDS:-20}
 
 .PHONY: kernel-suite
-kernel-suite: stage ## the filter in the lab's kernels, with the negative control (KERNEL=6.1, 6.12, 5.10, 7, kasan, kcsan)
+kernel-suite: build stage ## the filter in the lab's kernels, with the negative control (KERNEL=6.1, 6.12, 5.10, 7, kasan, kcsan)
 	@tests/kmod/run $${KERNEL:-6.1}
 
 .PHONY: test-long
@@ -91,7 +96,7 @@ lint: deps ## scripts and limits of the house; sparse, checkpatch and coccinelle
 
 ##@ Bench
 .PHONY: bench
-bench: deps stage ## instructions per I/O of the filter on both kernels -> build/results/cost.json
+bench: deps build stage ## instructions per I/O of the filter on both kernels -> build/results/cost.json
 	@bench/cost
 
 ##@ Lab
