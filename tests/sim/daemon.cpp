@@ -91,7 +91,7 @@ void Daemon::owned_again(Record) {
 void Daemon::take_back_as_destination(Record record) {
   // Half of it is overwritten, and what it was before (plain, or an old copy) is not on record: it stays closed.
   // Or it was made for the migration, which will go on with it.
-  record.holding = record.created && !record.kept ? Holding::revoked : Holding::given;
+  record.holding = called_off(record);
   put_later(record, &Daemon::revoked_for_good);
 }
 
@@ -100,10 +100,7 @@ void Daemon::revoked_for_good(Record record) { discard(record); }
 void Daemon::discard(const Record& record) {
   Host& host = world_.hosts[host_];
   if (record.created && !record.kept && host.volumes_exist) {
-    world_.trace(host_, "the volumes that were created are removed");
-    host.volumes_exist = false;
-    host.volumes = {};
-    return;
+    return world_.remove_volumes(host_);
   }
   // Incomplete or old contents stay closed.
   for (unsigned disk = 0; disk < kDisks && host.volumes_exist; ++disk) world_.set_filter(host_, disk, Filter::fenced);
@@ -244,7 +241,7 @@ void Daemon::answer_from_record(std::uint32_t id, std::uint32_t session, std::ui
   }
   // A machine that could not put it on record, or this daemon's start, has left it open.
   Record revoked = *record;
-  revoked.holding = revoked.created && !revoked.kept ? Holding::revoked : Holding::given;
+  revoked.holding = called_off(revoked);
   put_later(revoked, &Daemon::revoked_for_good);
   say(id, Say::error, Errc::timeout);  // asked again in a moment, it is on record
 }

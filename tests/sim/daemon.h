@@ -40,7 +40,6 @@ class Daemon {
   void take_back_as_destination(Record record);
   void discard(const Record& record);
   void put_later(Record record, void (Daemon::*then)(Record));
-  void kept_removed(Record record);
   void owned_again(Record record);
   void revoked_for_good(Record record);
   void say(std::uint32_t connection, Say say, Errc code = Errc::failed);

@@ -186,8 +186,8 @@ void DestinationDisks::clean(bool keep) {
   for (unsigned disk = 0; disk < kDisks; ++disk) {
     Volume& volume = host.volumes[disk];
     if (volume.filter != Filter::tracking) world_.set_filter(job_.host, disk, Filter::none);
-    if (!world_.mutated(Mutation::retired_marks_lost)) volume.live |= volume.retired;
-    volume.retired = 0;
+    if (world_.mutated(Mutation::retired_marks_lost)) volume.retired = 0;
+    volume.put_retired_back();
   }
 }
 
@@ -205,9 +205,7 @@ void DestinationDisks::remove() {
   Host& host = world_.hosts[job_.host];
   if (keeps()) world_.saw(Seen::kept);
   if (!removable_ || keeps() || !host.volumes_exist) return;
-  world_.trace(job_.host, "the volumes that were created are removed");
-  host.volumes_exist = false;
-  host.volumes = {};
+  world_.remove_volumes(job_.host);
 }
 
 void DestinationDisks::take(const Message& message) {

@@ -28,6 +28,12 @@ inline bool follows(const Record& record, const Volume& volume) {
   return record.tracker != 0 && volume.tracker == record.tracker && volume.filter == Filter::tracking;
 }
 
+// What becomes of the record of a session that comes in and is called off: closed remain volumes that were there
+// before, and those whose copy is kept; the others are removed.
+inline store::Holding called_off(const Record& record) {
+  return record.created && !record.kept ? store::Holding::revoked : store::Holding::given;
+}
+
 class Records {
  public:
   const std::optional<Record>& get() const { return record_; }

@@ -66,6 +66,11 @@ struct Volume {
   std::vector<GuestWrite> held;
   std::uint32_t freezes = 0;            // a life: the watchdog of an older freeze does nothing
 
+  // As the kernel does when nobody reads the retired map any more, and nobody has released it.
+  void put_retired_back() {
+    live |= retired;
+    retired = 0;
+  }
   bool passes() const { return filter == Filter::none || filter == Filter::tracking; }
 };
 

@@ -121,6 +121,7 @@ struct World {
   void admit(unsigned id, GuestWrite write);
   void write_ends(unsigned id, GuestWrite write);
   void set_filter(unsigned id, unsigned disk, Filter filter);
+  void remove_volumes(unsigned id);
   bool writable(unsigned id) const;   // on all disks
   bool claims(unsigned id) const;     // this host takes itself for the owner
   bool can_acknowledge(unsigned id) const;

@@ -66,6 +66,12 @@ void World::set_filter(unsigned id, unsigned disk, Filter filter) {
   for (const auto& write : held) submit(id, write);
 }
 
+void World::remove_volumes(unsigned id) {
+  trace(id, "the volumes that were created are removed");
+  hosts[id].volumes_exist = false;
+  hosts[id].volumes = {};
+}
+
 bool World::writable(unsigned id) const {
   const Host& host = hosts[id];
   if (!host.powered || !host.volumes_exist) return false;

@@ -28,8 +28,7 @@ void World::stop_daemon(unsigned id, bool silent) {
   host.daemon.reset();
   for (unsigned disk = 0; disk < kDisks; ++disk) {
     Volume& volume = host.volumes[disk];
-    volume.live |= volume.retired;
-    volume.retired = 0;
+    volume.put_retired_back();
     volume.stuck = false;
     if (volume.filter == Filter::frozen && host.powered) set_filter(id, disk, Filter::tracking);
   }
