@@ -17,32 +17,22 @@
 
 static const uint64_t loops_of_a_turn = 20000;
 
-static void hold_ymm(const uint8_t *pattern, uint8_t *seen)
-{
-	uint64_t loops = loops_of_a_turn;
+/* A function that loads `reg` with `move`, idles, stores it, and ends with `after`. */
+#define HOLD(name, move, reg, after)                                           \
+	static void name(const uint8_t *pattern, uint8_t *seen)                \
+	{                                                                      \
+		uint64_t loops = loops_of_a_turn;                              \
+									       \
+		__asm__ volatile(move " (%[from]), %%" reg "\n"                \
+				 "1: dec %[loops]\n"                           \
+				 "jnz 1b\n" move " %%" reg ", (%[to])\n" after \
+				 : [loops] "+r"(loops)                         \
+				 : [from] "r"(pattern), [to] "r"(seen)         \
+				 : "memory", "cc", "xmm7");                    \
+	}
 
-	__asm__ volatile("vmovdqu (%[from]), %%ymm7\n"
-			 "1: dec %[loops]\n"
-			 "jnz 1b\n"
-			 "vmovdqu %%ymm7, (%[to])\n"
-			 "vzeroupper\n"
-			 : [loops] "+r"(loops)
-			 : [from] "r"(pattern), [to] "r"(seen)
-			 : "memory", "cc", "xmm7");
-}
-
-static void hold_xmm(const uint8_t *pattern, uint8_t *seen)
-{
-	uint64_t loops = loops_of_a_turn;
-
-	__asm__ volatile("movdqu (%[from]), %%xmm7\n"
-			 "1: dec %[loops]\n"
-			 "jnz 1b\n"
-			 "movdqu %%xmm7, (%[to])\n"
-			 : [loops] "+r"(loops)
-			 : [from] "r"(pattern), [to] "r"(seen)
-			 : "memory", "cc", "xmm7");
-}
+HOLD(hold_ymm, "vmovdqu", "ymm7", "vzeroupper\n")
+HOLD(hold_xmm, "movdqu", "xmm7", "")
 
 static uint64_t now_ns(void)
 {
