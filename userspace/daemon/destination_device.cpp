@@ -86,7 +86,6 @@ DestinationDisks::DestinationDisks(PrepareRequest request, std::vector<store::Di
     if (disk.role == "scratch") continue;
     auto& item = items_.emplace_back();
     item.request = disk;
-    item.path = disk.path;
     for (const auto& copy : old_copies_)
       if (copy.uuid == disk.uuid && copy.path == disk.path) item.old_copy = &copy;
     item.removable = item.old_copy && item.old_copy->created;
@@ -109,12 +108,14 @@ Status DestinationDisks::prepare_all() {
   auto plan = plan_destination(request_);
   if (!plan) return std::move(plan).error();
   std::vector<mover::DiskTarget> targets;
-  for (std::size_t n = 0, at = 0; n < plan->size(); ++n)
-    if (request_.disks[n].role != "scratch") FERRY_TRY(prepare_one(items_[at++], (*plan)[n]));
+  for (std::size_t n = 0, at = 0; n < plan->size(); ++n) {
+    if (request_.disks[n].role == "scratch") continue;
+    auto& item = items_[at++];
+    FERRY_TRY(prepare_one(item, (*plan)[n]));
+    (*plan)[n].base = item.base;
+  }
   for (auto& item : items_)
     targets.push_back({item.request.index, item.attachment->door_fd(), item.attachment->size_bytes(), &*item.hashes});
-  for (std::size_t n = 0, at = 0; n < plan->size(); ++n)
-    if (request_.disks[n].role != "scratch") (*plan)[n].base = items_[at++].base;
   std::lock_guard lock(mutex_);
   for (auto& item : items_) trackers_[item.request.target] = filter::to_text(item.attachment->tracker().uuid());
   receiver_ = std::make_shared<mover::Receiver>(std::move(targets));
@@ -124,7 +125,7 @@ Status DestinationDisks::prepare_all() {
 
 Status DestinationDisks::prepare_one(Item& item, const DiskReply& plan) {
   if (plan.action == "create") {
-    const auto lv = lv_of(item.path);
+    const auto lv = lv_of(item.request.path);
     auto made = volume::create_lv(lv->first, lv->second, item.request.size_bytes);
     if (!made) return std::move(made).error();
     item.removable = true;
@@ -136,7 +137,7 @@ Status DestinationDisks::prepare_one(Item& item, const DiskReply& plan) {
                         0, "give both volume groups the same extent size");
   }
   filter::AttachRequest request;
-  request.path = item.path;
+  request.path = item.request.path;
   request.mode = FERRY_MODE_GATE;
   request.map_memory_bytes = config_.map_memory_bytes();
   request.door_writable = true;
@@ -150,7 +151,7 @@ Status DestinationDisks::prepare_one(Item& item, const DiskReply& plan) {
   if (!hashes) return std::move(hashes).error();
   item.hashes.emplace(std::move(*hashes));
   FERRY_TRY(judge_base(item));
-  spdlog::info("{}: receiving, gate closed to the guest's writes; what is there of the disk: {}", item.path,
+  spdlog::info("{}: receiving, gate closed to the guest's writes; what is there of the disk: {}", item.request.path,
                base_name(item.base));
   return ok_status();
 }
@@ -168,7 +169,7 @@ Status DestinationDisks::judge_base(Item& item) {
   if (item.hashes->digest().hex() == copy->digest)
     item.base = Base::exact;
   else
-    spdlog::warn("{} is not what it was when its disk was given away: both copies are compared", item.path);
+    spdlog::warn("{} is not what it was when its disk was given away: both copies are compared", item.request.path);
   return ok_status();
 }
 
@@ -188,7 +189,7 @@ void DestinationDisks::close_gate() {
   worker_.post([this] {
     for (auto& item : items_)
       if (auto closed = item.attachment->tracker().close_gate(); !closed)
-        spdlog::warn("{}: {}", item.path, closed.error().message());
+        spdlog::warn("{}: {}", item.request.path, closed.error().message());
   });
 }
 
@@ -231,7 +232,7 @@ Status DestinationDisks::yield_all() {
     auto info = tracker.info();
     if (!refused && !info) refused = std::move(info).error();
     if (!refused && (info->invalid() || info->dirty > 0 || item.written))
-      refused = make_error(Errc::busy, item.path + " was written here since it was taken over", 0,
+      refused = make_error(Errc::busy, item.request.path + " was written here since it was taken over", 0,
                            "start the VM on this host: its newest data are here");
     if (!refused)
       if (auto fenced = tracker.fence(); !fenced) refused = std::move(fenced).error();
@@ -291,7 +292,7 @@ Result<DiskDigest> DestinationDisks::verify_one(Item& item) {
   if (!wrong) return std::move(wrong).error();
   digest.mismatches = *wrong;
   digest.digest = item.hashes->digest().hex();
-  spdlog::info("{}: digest {}, {} blocks written by the guest since, {} wrong", item.path, digest.digest,
+  spdlog::info("{}: digest {}, {} blocks written by the guest since, {} wrong", item.request.path, digest.digest,
                differing->size() - *wrong, *wrong);
   return digest;
 }
@@ -353,7 +354,7 @@ Status DestinationDisks::go_on_tracking(Item& item) {
 
 Status DestinationDisks::remove(Item& item) {
   // One of an earlier attempt may never have got as far as to carry this session's filter.
-  FERRY_TRY(item.old_copy ? remove_copy(*item.old_copy) : volume::remove_lv(item.path));
+  FERRY_TRY(item.old_copy ? remove_copy(*item.old_copy) : volume::remove_lv(item.request.path));
   item.removable = false;
   return ok_status();
 }
@@ -362,7 +363,7 @@ Status DestinationDisks::clean(bool keep) {
   stop_streams();
   std::optional<Error> first;
   auto note = [&first](const Item& item, Error error) {
-    spdlog::error("{}: {}", item.path, error.message());
+    spdlog::error("{}: {}", item.request.path, error.message());
     if (!first) first = std::move(error);
   };
   for (auto& item : items_) {

@@ -63,7 +63,6 @@ class DestinationDisks : public migration::DestinationDevice {
  private:
   struct Item {
     DiskRequest request;
-    std::string path;
     const store::DiskRecord* old_copy = nullptr;
     bool removable = false;  // made for this migration, now or in an earlier attempt
     Base base = Base::none;
