@@ -40,9 +40,9 @@ class LabGuest:
         """Backing files of the beat disks out here, by host."""
         return {name: host.dir / "beat.img" for name, host in self.lab.hosts.items()}
 
-    def create_volumes(self, host):
+    def create_volumes(self, host, data_mib=None):
         """Makes the volumes on a host (which may hold other sizes, or none, to see what happens)."""
-        host.run(f"lvcreate -qy -Wy -L {self.data_mib}M -n {self.name} vg && "
+        host.run(f"lvcreate -qy -Wy -L {data_mib or self.data_mib}M -n {self.name} vg && "
                  f"lvcreate -qy -Wy -L {self.swap_mib}M -n {self.name}-swap vg")
 
     def start(self, host):

@@ -36,11 +36,6 @@ def no_volumes_on_b(guest):
     need(left == [], f"volumes are left on b: {left}")
 
 
-def volumes_on_b(guest, data_mib):
-    guest.lab.b.run(f"lvcreate -q -y -Wn -Zn -L {data_mib}m -n web1 vg && "
-                    f"lvcreate -q -y -Wn -Zn -L {guest.swap_mib}m -n web1-swap vg")
-
-
 def unknown_vm(_lab, guest):
     fails(guest, 3, ["nosuch"], vm="nosuch")
 
@@ -56,13 +51,13 @@ def missing_volume(_lab, guest):
 
 def small_volume(lab, guest):
     too_small = guest.data_mib - 4
-    volumes_on_b(guest, too_small)
+    guest.create_volumes(lab.b, too_small)
     fails(guest, 1, ["/dev/vg/web1", str(too_small * MIB), "lvextend"])
     lab.b.run("lvremove -q -y vg/web1 vg/web1-swap")
 
 
 def busy_volume(lab, guest):
-    volumes_on_b(guest, guest.data_mib)
+    guest.create_volumes(lab.b)
     lab.b.run("mke2fs -q /dev/vg/web1 && mount /dev/vg/web1 /mnt")
     fails(guest, 4, ["/dev/vg/web1", "in use"])
     lab.b.run("umount /mnt; lvremove -q -y vg/web1 vg/web1-swap")
