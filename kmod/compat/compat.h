@@ -71,6 +71,8 @@ static inline void dm_submit_bio_remap(struct bio *clone, struct bio *unused)
 
 #ifdef HAVE_GENL_MCAST_FLAGS
 #define COMPAT_MCAST_SYS_ADMIN	.flags = GENL_MCAST_CAP_SYS_ADMIN,
+#elif defined(HAVE_GENL_MCAST_CAP)
+#define COMPAT_MCAST_SYS_ADMIN	.cap_sys_admin = 1,
 #else
 #define COMPAT_MCAST_SYS_ADMIN
 #endif
