@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "checker.h"
 
+#include "daemon.h"
 #include "world.h"
 
 namespace ferry::sim {
 namespace {
+
+// With the time that it takes to take everything back.
+constexpr Time kLongestStandstill = kStandstill + 5 * kSecond;
 
 template <typename F>
 void each_block(F f) {
@@ -95,7 +99,26 @@ void Checker::runs(unsigned host) {
   });
 }
 
+// A daemon that hangs or is down cannot do anything about it, nor one that cannot write its record: it says so.
+bool Checker::waits_before_grant(unsigned id) const {
+  const Host& host = world_.hosts[id];
+  if (!host.guest || host.guest->state != GuestState::paused || !host.daemon_up || host.dying) return false;
+  if (world_.schedule.now() <= host.hung_until) return false;
+  const auto* job = host.daemon->latest_outgoing();
+  return job && !job->machine.ended() && job->machine.times().paused && !job->machine.times().granted &&
+         !job->machine.in_doubt();
+}
+
 void Checker::step() {
+  for (unsigned host = 0; host < 2; ++host) {
+    if (!waits_before_grant(host)) {
+      waiting_since_[host] = 0;
+      continue;
+    }
+    if (waiting_since_[host] == 0) waiting_since_[host] = world_.schedule.now();
+    if (world_.schedule.now() - waiting_since_[host] > kLongestStandstill)
+      world_.violate(fmt::format("stuck: the guest on host {} stands still before anything was granted", "ab"[host]));
+  }
   if (world_.can_acknowledge(0) && world_.can_acknowledge(1))
     world_.violate("two writers: on both hosts a guest can have a write acknowledged");
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// What must hold at every step: at most one host whose guest can have a write acknowledged, and no
-// acknowledged write is lost. Keeps the truth: what was acknowledged to the guest, wherever it ran.
+// What must hold at every step: at most one host whose guest can have a write acknowledged, no acknowledged
+// write is lost, and no guest stands still for long while its own host may still let it go on. Keeps the truth: what was acknowledged to the guest, wherever it ran.
 // Thread-safety: none.
 #pragma once
 
 #include <cstdint>
 
 #include "guest.h"
+#include "schedule.h"
 
 namespace ferry::sim {
 
@@ -34,11 +35,13 @@ class Checker {
 
  private:
   bool found(unsigned host, unsigned disk, unsigned block) const;
+  bool waits_before_grant(unsigned host) const;
 
   World& world_;
   Contents truth_{};
   std::array<Contents, 2> durable_{};  // what a host's disks must hold even after a loss of power
   std::array<bool, 2> lost_power_{};   // and what they hold since then was not looked at yet
+  std::array<Time, 2> waiting_since_{};  // a guest paused by a migration that has granted nothing; 0: none
   std::uint32_t handed_over_ = 0;
   bool excused_ = false;
 };

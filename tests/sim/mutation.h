@@ -30,6 +30,7 @@ enum class Mutation : std::uint8_t {
   old_copy_unread,          // an old copy is taken for what it was without a look at it
   any_map_trusted,          // a filter that has missed writes passes for the one on record
   retired_marks_lost,       // what the verification took out of the map is not put back
+  patient_source,           // the source gives a guest that stands still no limit
   count
 };
 
@@ -54,6 +55,7 @@ inline constexpr std::array<std::string_view, static_cast<std::size_t>(Mutation:
     "old copy not read before its blocks are left out",
     "map of a filter that has missed writes",
     "marks taken out at the verification are lost",
+    "no limit to the guest's standing still",
 };
 constexpr std::string_view mutation_name(Mutation mutation) {
   return kMutationNames[static_cast<std::size_t>(mutation)];

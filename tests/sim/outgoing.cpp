@@ -15,6 +15,8 @@ migration::SourcePolicy policy_of(World& world) {
   migration::SourcePolicy policy;
   policy.convergence.max_downtime = std::chrono::microseconds(world.random.between(300, 3000));
   policy.convergence.memory_bytes = 0;
+  policy.standstill = std::chrono::nanoseconds(world.mutated(Mutation::patient_source) ? 100 * kStandstill : kStandstill);
+  policy.patience = std::chrono::seconds(5);
   policy.pace = std::chrono::milliseconds(world.random.between(1, 10));
   return policy;
 }
@@ -40,7 +42,7 @@ Outgoing::Outgoing(World& world, unsigned host_id, std::uint32_t session_id, std
       peer(world, *this),
       ledger(world, host_id, {session_id, base_generation, true, recovering, false, {}}, *this),
       machine({*this, disks, peer, *this, ledger,
-               [this](migration::Duration pause) { post(pause.count(), Signal{T::pace_timer}); },
+               [this](migration::Duration pause, T due) { post(pause.count(), Signal{due}); },
                [this] {
                  if (peer.digests_equal()) ledger.set_verified(disks.digest_taken());
                  return peer.digests_equal();

@@ -72,7 +72,7 @@ struct OwnershipModel::SourceSide : migration::SourceDevice, migration::Ledger, 
       : m(model),
         link(model),
         guest(model),
-        machine({*this, *this, link, guest, *this, [](migration::Duration) {}, [] { return true; },
+        machine({*this, *this, link, guest, *this, [](migration::Duration, migration::SourceEventType) {}, [] { return true; },
                  [](const std::string&) {}},
                 {}) {}
 

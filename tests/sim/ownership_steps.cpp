@@ -436,8 +436,15 @@ void OwnershipModel::life_steps(unsigned host) {
   if (host == 0 && from_.power[0] == raw(Power::up) && from_.source.present && named &&
       state == migration::SourceState::reclaiming)
     step("a", "the operator restarts ferryd", [&] { stop(0); });
-  if (host == 1 && from_.destination.present && from_.destination.timers > 0 && from_.power[1] == raw(Power::up))
+  if (from_.power[host] != raw(Power::up)) return;
+  if (host == 1 && from_.destination.present && from_.destination.timers > 0)
     step("b", "patience is over", [&] { to_destination({DT::patience_over}); });
+  if (host == 1 || !from_.source.present) return;
+  const auto source = static_cast<migration::SourceState>(from_.source.state);
+  if (source == migration::SourceState::awaiting_ready)
+    step("a", "the guest has stood still for too long", [&] { to_source({ST::standstill_over}); }, true);
+  if (source == migration::SourceState::rolling_back && !from_.calls[0] && !from_.claim[0])
+    step("a", "patience is over", [&] { to_source({ST::patience_over}); }, true);
 }
 
 void OwnershipModel::bar(unsigned host) {

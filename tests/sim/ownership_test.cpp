@@ -114,7 +114,7 @@ struct Calls : migration::SourceDevice, migration::Ledger, migration::Clock {
   std::string log;
   Link link{log};
   Guest guest{log};
-  migration::Source machine{{*this, *this, link, guest, *this, [this](migration::Duration) { log += " pace"; },
+  migration::Source machine{{*this, *this, link, guest, *this, [this](migration::Duration, ST) { log += " pace"; },
                              [] { return true; }, [](const std::string&) {}}, {}};
 };
 

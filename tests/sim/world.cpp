@@ -123,7 +123,6 @@ void World::heal() {
   libvirt.calm();
   links.heal();
   for (unsigned id = 0; id < 2; ++id) {
-    hosts[id].hung_until = 0;
     if (!hosts[id].powered) boot(id);
     if (restart_wanted[id]) kill_daemon(id, kMillisecond);
   }

@@ -28,6 +28,9 @@ namespace ferry::sim {
 
 class Daemon;
 
+// How long the source lets a guest stand still before the grant: less than in ferryd, since a storm is short.
+inline constexpr Time kStandstill = 20 * kSecond;
+
 struct Host {
   bool powered = true;
   bool destroyed = false;      // will never come back

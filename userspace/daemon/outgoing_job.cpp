@@ -212,9 +212,9 @@ OutgoingJob::OutgoingJob(const Config& config, ControlLoop& loop, store::Ownersh
       ledger_(store, session_record(plan_, id_), plan_.records, plan_.prepare.generation - 1,
               [this](Status done) { post(migration::recorded_or(std::move(done))); }),
       machine_({clock_, disks_, session_, hypervisor_, ledger_,
-                [this](migration::Duration pause) {
-                  loop_.post_after(pause, [weak = weak_from_this()] {
-                    if (auto self = weak.lock()) self->post({T::pace_timer});
+                [this](migration::Duration pause, T due) {
+                  loop_.post_after(pause, [weak = weak_from_this(), due] {
+                    if (auto self = weak.lock()) self->post({due});
                   });
                 },
                 [this] { return digests_equal(); },

@@ -108,10 +108,23 @@ void SourceSession::send(const Json& message) {
   });
 }
 
-void SourceSession::prepare() { send(to_json(request_)); }
+void SourceSession::prepare() {
+  due_ = T::peer_prepared;
+  send(to_json(request_));
+}
+
 void SourceSession::close_gate() { send(plain_message("close_gate")); }
-void SourceSession::ask_ready() { send(plain_message("ready?")); }
-void SourceSession::grant() { send(plain_message("grant")); }
+
+void SourceSession::ask_ready() {
+  due_ = T::peer_ready;
+  send(plain_message("ready?"));
+}
+
+void SourceSession::grant() {
+  due_ = T::peer_opened;
+  send(plain_message("grant"));
+}
+
 void SourceSession::ask_digests() {
   due_ = T::peer_digests;
   send(plain_message("digests?"));
@@ -236,13 +249,9 @@ bool SourceSession::take(const Json& message) {
       std::lock_guard lock(mutex_);
       reply_ = std::move(*reply);
     }
-    due_ = T::peer_ready;
     return post(T::peer_prepared);
   }
-  if (type == "ready") {
-    due_ = T::peer_opened;
-    return post(T::peer_ready);
-  }
+  if (type == "ready") return post(T::peer_ready);
   // Said twice, or late: what was asked since is still open.
   if ((type == "opened" || type == "revoked") && due_ == T::return_refused) return true;
   if (type == "opened") return post(T::peer_opened);

@@ -104,7 +104,7 @@ RecoveredJob::RecoveredJob(const Config& config, ControlLoop& loop, store::Owner
                [this](migration::SourceEvent e) { post(std::move(e)); }),
       ledger_(store, session_record_, disks, disks.empty() ? 0 : disks.front().generation - 1,
               [this](Status done) { post(migration::recorded_or(std::move(done))); }),
-      machine_({clock_, disks_, session_, guest_, ledger_, [](migration::Duration) {}, [] { return false; },
+      machine_({clock_, disks_, session_, guest_, ledger_, [](migration::Duration, T) {}, [] { return false; },
                 [this](const std::string& line) {
                   spdlog::info("{}: {}", id(), line);
                   fault_point("source: " + line);

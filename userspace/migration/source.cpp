@@ -20,12 +20,12 @@ constexpr std::array<std::string_view, 26> kStates{
     "rolling_back", "done",          "failed",    "aborted",    "in_doubt"};
 static_assert(kStates.size() == static_cast<std::size_t>(S::in_doubt) + 1);
 
-constexpr std::array<std::string_view, 32> kEvents{
+constexpr std::array<std::string_view, 34> kEvents{
     "start",         "recover",      "connected",      "peer_prepared", "recorded",          "attached",
-    "round_done",    "pace_timer",   "guest_paused",   "finish_seen",   "finish_cancelled",  "frozen",
+    "round_done",    "pace_timer",   "standstill_over", "guest_paused",   "finish_seen",   "finish_cancelled",  "frozen",
     "peer_ready",    "fenced",       "peer_opened",    "peer_revoked",  "peer_returned",     "return_refused",
     "peer_unknown",  "guest_not_started", "hypervisor_done", "digests_taken", "peer_digests", "peer_finished",
-    "thawed",        "detached",     "peer_aborted",   "failed",        "link_lost",         "abort_requested",
+    "thawed",        "detached",     "peer_aborted",   "patience_over", "failed",        "link_lost",         "abort_requested",
     "forced",        "shut_down"};
 static_assert(kEvents.size() == static_cast<std::size_t>(T::shut_down) + 1);
 
@@ -147,7 +147,6 @@ void Source::on_setup(const SourceEvent& event) {
   }
   if (event.type == T::link_lost) {
     link_up_ = false;
-    if (pending_ && answered_by_peer(*pending_)) pending_.reset();
     return fail(error_of(event, "the link to the peer broke"));
   }
   if (event.type == T::peer_aborted) return called_off_there();
@@ -158,7 +157,6 @@ void Source::on_setup(const SourceEvent& event) {
 // Nobody asked it to: its side of the session is over.
 void Source::called_off_there() {
   link_up_ = false;
-  if (pending_ && answered_by_peer(*pending_)) pending_.reset();
   fail(make_error(Errc::protocol, "the destination called the migration off", 0, "look at ferryd's log there"));
 }
 
@@ -180,19 +178,15 @@ void Source::on_rounds(const SourceEvent& event) {
       return;
     case T::guest_paused:
       if (state_ != S::switching) return;  // paused by somebody else: the rounds do not care
-      times_.paused = ports_.clock.now();
-      enter(S::paused);
-      ports_.link.close_gate();
+      guest_stands_still();
       return next_step_while_paused();
     case T::finish_seen:
       finish_seen_ = true;
       times_.finish_seen = ports_.clock.now();
-      if (state_ == S::switching) {  // the pause itself was not reported, but Finish implies it
-        times_.paused = times_.finish_seen;
-        enter(S::paused);
-        ports_.link.close_gate();
-      }
+      if (state_ == S::switching) guest_stands_still();  // its pause was not reported, but Finish implies it
       return next_step_while_paused();
+    case T::standstill_over:
+      return stood_too_long();
     case T::finish_cancelled:
       return ports_.log("the hypervisor calls its migration off");
     case T::guest_not_started:
@@ -220,7 +214,7 @@ void Source::on_rounds(const SourceEvent& event) {
 
 void Source::on_round_done(const SourceEvent& event) {
   if (state_ == S::paused) return next_step_while_paused();
-  if (state_ == S::switching) return ports_.schedule(policy_.pace);
+  if (state_ == S::switching) return ports_.schedule(policy_.pace, T::pace_timer);
   const Verdict verdict = convergence_.observe(event.round);
   ports_.log(fmt::format("round {}: {}", rounds_, convergence_.reason()));
   switch (verdict) {
@@ -236,6 +230,20 @@ void Source::on_round_done(const SourceEvent& event) {
       ports_.hypervisor.start();
       return start_round(RoundKind::dirty);
   }
+}
+
+void Source::guest_stands_still() {
+  times_.paused = ports_.clock.now();
+  enter(S::paused);
+  ports_.schedule(policy_.standstill, T::standstill_over);
+  ports_.link.close_gate();
+}
+
+// Nothing is granted: a destination that is slow, or stands still itself, must not keep the guest from its work.
+void Source::stood_too_long() {
+  fail(make_error(Errc::timeout, fmt::format("the guest stood still for {} s and the destination was not ready",
+                                             policy_.standstill / std::chrono::seconds(1)),
+                  0, "look at the load of the destination's disks and of the link, and at ferryd's log there"));
 }
 
 // The guest stands still, but its hypervisor may still write (an image format's metadata): copy what is

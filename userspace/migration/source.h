@@ -57,6 +57,7 @@ enum class SourceEventType {
   attached,
   round_done,       // carries .round
   pace_timer,       // the pause between two rounds while memory is moved is over
+  standstill_over,  // the guest has stood still for as long as the policy allows
   guest_paused,
   finish_seen,
   finish_cancelled,  // the hypervisor called its own migration off
@@ -76,6 +77,7 @@ enum class SourceEventType {
   thawed,
   detached,
   peer_aborted,
+  patience_over,     // the peer has had its time to take its part back
   failed,            // something we asked for failed: .error
   link_lost,         // .error
   abort_requested,
@@ -98,6 +100,9 @@ SourceEvent recorded_or(Status done);
 struct SourcePolicy {
   ConvergencePolicy convergence;
   Duration pace{std::chrono::milliseconds(250)};  // least time between two rounds while memory moves
+  // How long the guest may stand still before the grant; after it only the peer's word ends that.
+  Duration standstill{std::chrono::seconds(60)};
+  Duration patience{std::chrono::seconds(30)};  // for the peer's answer to an abort
 };
 
 struct SourceTimes {
@@ -110,15 +115,15 @@ enum class SourceOwner { source, destination, unknown };
 
 class Source {
  public:
-  // `schedule(d)` must deliver pace_timer after d. `digests_equal` is asked once both digests are
-  // known. The ports must outlive the machine.
+  // `schedule(d, e)` must deliver e after d. `digests_equal` is asked once both digests are known. The ports
+  // must outlive the machine.
   struct Ports {
     Clock& clock;
     SourceDevice& device;
     PeerLink& link;
     Hypervisor& hypervisor;
     Ledger& ledger;
-    std::function<void(Duration)> schedule;
+    std::function<void(Duration, SourceEventType)> schedule;
     std::function<bool()> digests_equal;
     std::function<void(const std::string&)> log;
   };
@@ -151,6 +156,8 @@ class Source {
   void on_setup(const SourceEvent& event);
   void on_rounds(const SourceEvent& event);   // precopy, switching, paused
   void on_round_done(const SourceEvent& event);
+  void guest_stands_still();
+  void stood_too_long();
   void next_step_while_paused();
   void called_off_there();
   // source_handover.cpp: the disks change hands

@@ -87,6 +87,8 @@ void Source::note_cleanup(const Error& error) {
 void Source::fail(Error error) {
   ports_.log("rolling back: " + error.message());
   if (!error_) error_ = std::move(error);
+  // A peer that hangs would otherwise hold up the guest as well. What it answers late is no answer any more.
+  if (pending_ && answered_by_peer(*pending_)) pending_.reset();
   enter(S::rolling_back);
   if (round_running_) ports_.device.stop_copy();
   roll_back_next();
@@ -114,8 +116,9 @@ void Source::roll_back_next() {
     return;
   }
   if (link_up_ && peer_touched_) {
-    if (!std::exchange(awaiting_peer_abort_, true)) ports_.link.abort();
-    return;
+    if (std::exchange(awaiting_peer_abort_, true)) return;
+    ports_.schedule(policy_.patience, T::patience_over);
+    return ports_.link.abort();
   }
   end(error_->code == Errc::aborted ? S::aborted : S::failed);
 }
@@ -162,12 +165,13 @@ void Source::on_rolling_back(const SourceEvent& event) {
     case T::recorded:
       claimed_ = false;  // left as "moving", which a restart takes for what it is: this host's
       break;
-    case T::peer_aborted:
+    case T::patience_over:
+      ports_.log("the destination has not said that it took its part back; it will, by itself");
       link_up_ = false;
       break;
+    case T::peer_aborted:
     case T::link_lost:
       link_up_ = false;
-      if (pending_ && answered_by_peer(*pending_)) pending_.reset();
       break;
     default:
       return;

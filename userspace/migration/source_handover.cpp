@@ -37,8 +37,9 @@ void Source::on_final(const SourceEvent& event) {
       return called_off_there();
     case T::link_lost:
       link_up_ = false;
-      if (pending_ && answered_by_peer(*pending_)) pending_.reset();
       return fail(error_of(event, "the link to the peer broke"));
+    case T::standstill_over:
+      return stood_too_long();
     case T::hypervisor_done:
       hypervisor_running_ = false;
       return fail(error_of(event, "the hypervisor ended its migration too early"));

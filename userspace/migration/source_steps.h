@@ -6,10 +6,10 @@
 
 namespace ferry::migration {
 
-// Steps whose answer cannot come any more once the link is lost.
+// Steps that wait for nothing but a word of the peer, which may hang.
 inline bool answered_by_peer(SourceEventType step) {
   using T = SourceEventType;
-  return step == T::connected || step == T::peer_prepared || step == T::peer_ready;
+  return step == T::peer_prepared || step == T::peer_ready;
 }
 
 inline Error error_of(const SourceEvent& event, std::string_view what) {

@@ -83,6 +83,51 @@ TEST(Source, EndsCleanlyWithTwoFaults) {
   }
 }
 
+// The destination's daemon is stopped while it flushes, or its disk is: the guest must not wait for it.
+TEST(Source, LetsTheGuestGoOnWhenTheDestinationHangs) {
+  for (const T why : {T::standstill_over, T::abort_requested}) {
+    SCOPED_TRACE(event_name(why));
+    Rig run;
+    run.world.silent = {"ask_ready", "abort_peer"};
+    run.go();
+    ASSERT_EQ(run.source.state(), S::awaiting_ready);
+    run.source.handle({why});
+    run.drain();
+    EXPECT_TRUE(run.world.called("thaw"));
+    EXPECT_TRUE(run.world.called("refuse_finish"));
+    EXPECT_TRUE(run.world.called("detach"));
+    EXPECT_EQ(run.source.state(), S::rolling_back) << "the peer has its time to answer";
+    run.source.handle({T::peer_ready});  // too late to mean anything
+    run.source.handle({T::patience_over});
+    run.check_invariants();
+    EXPECT_FALSE(run.world.called("fence"));
+    EXPECT_EQ(run.source.error()->code, why == T::abort_requested ? Errc::aborted : Errc::timeout);
+  }
+}
+
+TEST(Source, CanBeAbortedWhileThePeerHangsOverItsPreparation) {
+  Rig run;
+  run.world.silent = {"prepare"};
+  run.go();
+  ASSERT_EQ(run.source.state(), S::preparing);
+  run.source.handle({T::abort_requested});
+  run.drain();
+  EXPECT_EQ(run.source.state(), S::aborted);
+  EXPECT_TRUE(run.world.called("abort_peer"));
+}
+
+// Granted, nothing but the peer's word counts, however long it takes.
+TEST(Source, GivesNoTimeLimitOnceItHasGranted) {
+  Rig run;
+  run.world.silent = {"grant"};
+  run.go();
+  ASSERT_EQ(run.source.state(), S::granting);
+  run.source.handle({T::standstill_over});
+  run.drain();
+  EXPECT_EQ(run.source.state(), S::granting);
+  EXPECT_FALSE(run.world.called("thaw"));
+}
+
 TEST(Source, AbortInPrecopyTakesEverythingBack) {
   Rig run;
   run.go(4, SourceEvent{T::abort_requested});
