@@ -4,8 +4,10 @@ the disks afterwards, the guest runs there or can be started there with all that
 and nothing is left behind.
 
 A fault strikes while ferryd stands still in the middle of the change: it crashes; it hangs and goes on late; the link
-is cut under it; one of the hosts loses power. FERRY_FAULTS=all runs every change with every fault (hours), another
-value those cases whose name contains it; without it the cases of QUICK. Results: build/results/faults.json."""
+is cut under it; one of the hosts loses power. Besides, each message of a good migration is lost (with its connection, as
+on TCP) or comes twice, and a destination stands still for longer than the source waits. FERRY_FAULTS=all runs all of
+them (hours), another value those cases whose name contains one of its words, separated by commas; without it the cases
+of QUICK. Results: build/results/faults.json."""
 
 import json
 import os
@@ -29,6 +31,11 @@ POINTS = {
                           "open", "verifying", "open", "cleaning", "finished"]),
 }
 FAULTS = ("crash", "hang", "link", "power a", "power b")
+MESSAGES = {"a": ("prepare", "close_gate", "ready?", "grant", "digests?", "finish"),
+            "b": ("prepared", "ready", "opened", "digests", "finished")}
+MESSAGE_FAULTS = ("drop", "duplicate")
+# Where the destination keeps a guest waiting that stands still already.
+STUCK = ("destination: receiving -> flushing", "destination: flushing -> promising", "destination: promising -> ready")
 # What breaks while the disks are copied is in `interrupted`.
 QUICK = ["crash source: committing -> granting", "crash destination: promising -> ready",
          "hang source: committing -> granting", "link destination: accepting -> opening"]
@@ -42,13 +49,19 @@ def names():
         for state, following in zip(states, states[1:]):
             for fault in FAULTS:
                 yield host, fault, f"{side}: {state} -> {following}"
+    for host, messages in MESSAGES.items():
+        for message in messages:
+            for fault in MESSAGE_FAULTS:
+                yield host, fault, f"message: {message}"
+    for point in STUCK:
+        yield "b", "stuck", point
 
 
 def chosen():
     wanted = os.environ.get("FERRY_FAULTS")
-    for host, fault, point in names():
+    for host, fault, point in dict.fromkeys(names()):
         name = f"{fault} {point}"
-        if wanted == "all" or (wanted and wanted in name) or (not wanted and name in QUICK):
+        if wanted == "all" or (not wanted and name in QUICK) or (wanted and any(word in name for word in wanted.split(","))):
             yield host, fault, point
 
 
@@ -100,7 +113,8 @@ def one(lab, guest, where, fault, point):
 
 def break_it(lab, guest, where, fault, point):
     host = lab.hosts[where]
-    host.run(f"echo '{'crash' if fault == 'crash' else 'hang'} {point}' >/run/ferry-fault")
+    what = fault if fault in ("crash", *MESSAGE_FAULTS) else "hang"
+    host.run(f"echo '{what} {point}' >/run/ferry-fault")
     started = time.time()
     lab.a.spawn("migrate-ctl migrate web1 b --create --keep 0 --retry-for 0 --json")
     host.wait_for("! test -e /run/ferry-fault", 300, f"ferryd to come to {point}")
@@ -129,13 +143,16 @@ def break_it(lab, guest, where, fault, point):
 
 def strike(lab, host, fault):
     """What happens to whom while `host`'s ferryd stands in the middle of its change of state."""
-    if fault == "crash":
-        return  # it is dead already
+    if fault in ("crash", *MESSAGE_FAULTS):
+        return  # it has happened already
     stands = "test $(ps -o stat= -p $(systemctl show -P MainPID ferryd) | cut -c1) = T"
     host.wait_for(stands, 30, "ferryd to stand still")
     go_on = "kill -CONT $(systemctl show -P MainPID ferryd)"
     if fault == "hang":
         time.sleep(LATE_S)  # the fault itself: how late it is
+        host.run(go_on)
+    elif fault == "stuck":
+        lab.a.wait_for('test "$(virsh -q domstate web1)" = running', 180, "the guest to go on although b stands still")
         host.run(go_on)
     elif fault == "link":
         lab.cut_link()

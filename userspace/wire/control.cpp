@@ -3,6 +3,8 @@
 
 #include <vector>
 
+#include "base/fault_point.h"
+
 namespace ferry::wire {
 
 Status send_frame(Channel& channel, FrameType type, uint32_t disk, uint64_t offset,
@@ -21,7 +23,13 @@ Status send_control(Channel& channel, const nlohmann::json& message) {
   if (!message.is_object() || text.size() > kMaxControlBytes)
     return make_error(Errc::failed, "a control message of " + std::to_string(text.size()) +
                       " bytes cannot be sent");
-  return send_frame(channel, FrameType::control, 0, 0, std::as_bytes(std::span(text)));
+  const auto type = message.find("type");
+  const int times = times_to_send(type != message.end() && type->is_string() ? type->get<std::string>() : "");
+  // What is lost on TLS over TCP takes the connection with it: nothing later arrives either.
+  if (times == 0) channel.abort();
+  for (int n = 0; n < times; ++n)
+    FERRY_TRY(send_frame(channel, FrameType::control, 0, 0, std::as_bytes(std::span(text))));
+  return ok_status();
 }
 
 Status send_error(Channel& channel, const Error& error) {
