@@ -306,5 +306,60 @@ TEST_F(AllocationTest, Writes) {
   ASSERT_TRUE(eventually([&] { return writer_->completed() > 8; }));
 }
 
+// The whole insertion into a busy volume, with door and tracker: it is in, or nothing of it is left
+// and the guest has seen nothing.
+class AttachAllocationTest : public KmodTest {
+ protected:
+  void SetUp() override {
+    KmodTest::SetUp();
+    if (std::string why = FailNth::prepare(); !why.empty()) GTEST_SKIP() << why;
+  }
+  void fail_in_attach(const std::string& what, const std::string& path, const std::string& name,
+                      bool in_place) {
+    allow_ferry_errors();
+    WithoutUdev alone;
+    Fd direct = open_device(path, O_RDWR | O_DIRECT);
+    ASSERT_EQ(write_at(direct.get(), 0, kBytes, 0), 0);
+    std::string plain = table_text(name);
+    BusyWriter writer(guest_on(path));
+    std::optional<filter::Attachment> attachment;
+    fail_each_allocation(what,
+      [&] {
+        auto made = filter::Attachment::attach({.path = path});
+        if (made.ok()) attachment = std::move(*made);
+        return made.ok();
+      },
+      [&](bool ok) {
+        if (ok) {
+          EXPECT_TRUE(attachment->intact());
+          EXPECT_EQ(attachment->in_place(), in_place);
+          ASSERT_FERRY_OK(attachment->detach());
+          attachment.reset();
+        }
+        ASSERT_EQ(table_text(name), plain);
+        expect_runs(name);
+        EXPECT_TRUE(filter::list_trackers()->empty());
+        for (const char* suffix : {"-ferry", "-ferryreal"})
+          EXPECT_EQ(filter::dm::info(name + suffix).error().code, Errc::not_found);
+        uint64_t before = writer.completed();
+        ASSERT_TRUE(eventually([&] { return writer.completed() > before; }));
+      });
+    writer.stop();
+    EXPECT_EQ(writer.errors(), 0u);
+    EXPECT_EQ(writer.count_wrong_blocks(direct.get()), 0u);
+  }
+};
+
+TEST_F(AttachAllocationTest, InPlace) {
+  TestVolume volume("kmod-nomem-attach", kBytes);
+  fail_in_attach("attach in place", volume.path(), volume.dm_name(), true);
+}
+
+TEST_F(AttachAllocationTest, Stacked) {
+  TestVolume below("kmod-nomem-below", kBytes);
+  DmDevice striped("kmod-nomem-striped", "0 32768 striped 1 128 " + below.device() + " 0");
+  fail_in_attach("attach on top", striped.path(), striped.name(), false);
+}
+
 }  // namespace
 }  // namespace ferry::kmod

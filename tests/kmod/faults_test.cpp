@@ -147,7 +147,7 @@ TEST_F(FaultsTest, AWriteThatFailsInPartIsMarkedWhole) {
 // R8: a write that fails while a freeze waits for it counts itself out.
 TEST_F(FaultsTest, AFreezeWaitsForWritesThatFail) {
   flaky_ = std::make_unique<DmDevice>("kmod-faults-flaky", writes_fail());
-  lower(slow_failure(1500));
+  lower(slow_failure(stretched(1500)));
   auto write = write_block_later(7, 'x');
   ASSERT_TRUE(eventually([&] { return info().inflight == 1; }));
   ASSERT_FERRY_OK(tracker().freeze(kLongMs, kLongMs));
@@ -188,6 +188,71 @@ TEST_F(FaultsTest, NoWriteIsLostWhileTheDiskFailsNowAndThen) {
   EXPECT_EQ(copier.count_lost(), 0u);
   ASSERT_FERRY_OK(tracker().thaw());
   writer.stop();
+  EXPECT_FALSE(info().invalid());
+}
+
+// The kernel's own injection fails requests between the filter and the disk. Needs the lab's "kasan".
+class FailMakeRequest {
+ public:
+  explicit FailMakeRequest(const std::string& device) : of_disk_(device) {
+    works_ = put(root() + "interval", "1") && put(root() + "verbose", "0") && put(of_disk_, "1");
+  }
+  FailMakeRequest(const FailMakeRequest&) = delete;
+  FailMakeRequest& operator=(const FailMakeRequest&) = delete;
+  ~FailMakeRequest() {
+    set(0, -1);
+    (void)put(of_disk_, "0");
+  }
+  bool works() const { return works_; }
+  // So many percent of the requests fail, until so many have; -1: no end.
+  void set(int percent, int times) {
+    (void)put(root() + "times", std::to_string(times));
+    (void)put(root() + "probability", std::to_string(percent));
+  }
+  static std::string root() { return debugfs("fail_make_request/"); }
+
+ private:
+  static bool put(const std::string& path, const std::string& text) {
+    std::ofstream file(path);
+    file << text << std::flush;
+    return file.good();
+  }
+
+  std::string of_disk_;
+  bool works_ = false;
+};
+
+// R8: a few that are counted, then any under load.
+TEST_F(FaultsTest, RequestsFailBelowTheFilter) {
+  if (!std::filesystem::exists(FailMakeRequest::root()))
+    GTEST_SKIP() << "this kernel has no fail_make_request";
+  FailMakeRequest failures("/sys/dev/block/" + lower_->device() + "/make-it-fail");
+  ASSERT_TRUE(failures.works());
+  failures.set(100, 2);
+  EXPECT_EQ(write_block(3, 'x'), EIO);
+  EXPECT_EQ(write_at(direct_.get(), 40 * kBlock, 5 * kBlock, 'x'), EIO);
+  EXPECT_EQ(write_block(4, 'x'), 0) << "the third";
+  std::set<uint64_t> expected = blocks(40, 5);
+  expected.insert({3, 4});
+  EXPECT_EQ(take_round(tracker()), expected);
+  EXPECT_EQ(info().inflight, 0u);
+
+  Copier copier(tracker(), attachment_->door_fd(), kSectors * 512);
+  {
+    BusyWriter writer({.path = disk_->path(), .nr_blocks = kBlocks, .depth = 32});
+    for (uint64_t i = 0; i < turns(10, 60) && !HasFatalFailure(); ++i) {
+      uint64_t errors = writer.errors();
+      failures.set(20, -1);
+      ASSERT_TRUE(eventually([&] { return writer.errors() > errors + 64; }));
+      failures.set(0, -1);
+      copier.round();
+    }
+    writer.stop();
+  }
+  ASSERT_FERRY_OK(tracker().freeze(kLongMs, kLongMs));
+  copier.round();
+  EXPECT_EQ(copier.count_lost(), 0u);
+  ASSERT_FERRY_OK(tracker().thaw());
   EXPECT_FALSE(info().invalid());
 }
 
