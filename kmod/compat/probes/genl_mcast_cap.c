@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The same rights as genl_mcast_flags, as the stable series before v6.7 have it for this one capability. */
+/* v6.7 e03781879a0d, backported to stable: the right to join a multicast group, before genl_mcast_flags replaced it. */
 #include <net/genetlink.h>
 
 struct genl_multicast_group probe;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* v6.7 e03781879a0d, backported to stable: rights to join a multicast group. */
+/* v6.8 cd4d7263d58a, backported to newer stable series: rights to join a multicast group, as flags. */
 #include <net/genetlink.h>
 
 struct genl_multicast_group probe;
