@@ -320,6 +320,8 @@ TEST_F(FaultsTest, AFlushingSuspendWaitsForTheGate) {
 
 // A freeze with many waiting writes, ended by a suspend from outside, again and again under load.
 TEST_F(FaultsTest, NoWriteIsLostWhenSuspendsEndFreezesUnderLoad) {
+  // What the writer never comes to must be zeroes at the end.
+  ASSERT_EQ(write_at(direct_.get(), 0, kSectors * 512, 0), 0);
   Copier copier(tracker(), attachment_->door_fd(), kSectors * 512);
   BusyWriter writer({.path = disk_->path(), .nr_blocks = kBlocks, .depth = 32});
   for (uint64_t i = 0; i < turns(10, 200) && !HasFatalFailure(); ++i) {
