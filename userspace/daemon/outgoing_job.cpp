@@ -93,6 +93,7 @@ migration::SourcePolicy policy_for(const MigrationPlan& plan) {
   migration::SourcePolicy policy;
   policy.convergence.max_downtime =
       std::chrono::milliseconds(plan.request.max_downtime_ms.value_or(kDefaultDowntimeMs));
+  policy.standstill += migration::kStallAllowance * policy.convergence.max_downtime;
   policy.convergence.memory_bytes = plan.domain.memory_kib * 1024;
   return policy;
 }

@@ -32,6 +32,10 @@ Result<std::unique_ptr<wire::Channel>> open_connection(const Config& config, con
   hello.purpose = purpose;
   hello.session = session;
   FERRY_TRY(wire::send_control(**channel, to_json(hello)));
+  auto said = (*channel)->wait_readable(kConnectTimeoutMs);
+  if (!said) return std::move(said).error();
+  if (*said == wire::Ready::timeout)
+    return make_error(Errc::peer_unreachable, "ferryd on " + peer.host + " does not answer", 0, "see whether it hangs there");
   auto answer = wire::receive_control(**channel);
   if (!answer) return std::move(answer).error();
   auto decoded = welcome_from(*answer);
@@ -59,13 +63,8 @@ void SourceSession::close() {
     question_.reset();
     closing_changed_.notify_all();
   }
-  // Behind what is still to be said, and behind a connect under way.
-  std::promise<void> done;
-  worker_.post([this, &done] {
-    hang_up();
-    done.set_value();
-  });
-  done.get_future().wait();
+  // Behind what is still to be said, and behind a connect under way: a peer that hangs must not hold up the caller.
+  worker_.post([this] { hang_up(); });
 }
 
 // On the worker. The channel object stays until the next one: others may be looking at it.
@@ -94,8 +93,8 @@ void SourceSession::connect() {
       std::lock_guard lock(mutex_);
       peer_address_ = channel_->peer_host();
     }
+    post_({T::connected});  // before anything that the reader has to say
     reader_ = std::thread([this] { read_loop(*channel_); });
-    post_({T::connected});
   });
 }
 

@@ -54,7 +54,8 @@ class SourceSession : public migration::PeerLink {
   Result<std::vector<std::unique_ptr<wire::Channel>>> open_streams();
   Result<std::unique_ptr<wire::Channel>> open_libvirt();
 
-  // Ends the control connection; what comes or breaks after it is no event any more.
+  // Ends the control connection, without waiting for it; what comes or breaks after it is no event any more. The
+  // destructor waits.
   void close();
   // Where the peer is, without its port; valid once connected was posted.
   std::string peer_address() const;

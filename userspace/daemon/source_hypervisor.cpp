@@ -155,9 +155,13 @@ void SourceHypervisor::abort() {
     auto connection = libvirt();
     if (!connection) return;  // it has not begun and will not, or it is over
     // A job that is not there yet cannot be aborted: its Finish is turned away when it comes.
-    if (auto finish = gate()) (void)finish->refuse_finish();
-    if (auto done = connection->abort_migration(migration_.vm); !done)
-      spdlog::info("{}: {}", migration_.session, done.error().message());
+    auto finish = gate();
+    if (finish) (void)finish->refuse_finish();
+    auto done = connection->abort_migration(migration_.vm);
+    if (done) return;
+    spdlog::info("{}: {}", migration_.session, done.error().message());
+    // Nothing moves that could be called off: libvirt's client waits for a destination that may hang.
+    if (finish) finish->stop();
   });
 }
 

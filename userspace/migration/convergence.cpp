@@ -12,8 +12,6 @@ namespace {
 constexpr double kProgress = 0.96;
 // Weight of the newest round in the smoothed rate.
 constexpr double kNewest = 0.4;
-// A stalled job still switches over when the wait stays within this many budgets.
-constexpr double kStallAllowance = 5;
 
 double seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
 

@@ -18,6 +18,9 @@ struct RoundReport {
   std::uint64_t residual_bytes = 0;  // dirty now, at the end of the round
 };
 
+// A job that makes no progress still switches over when the wait stays within this many downtimes.
+inline constexpr int kStallAllowance = 5;
+
 struct ConvergencePolicy {
   Duration max_downtime{std::chrono::milliseconds(300)};
   std::uint64_t memory_bytes = 0;    // what the hypervisor has to move besides

@@ -8,7 +8,7 @@ namespace {
 
 // What time heals. A peer that is `busy` still takes back what the last attempt left there.
 bool passes(const std::optional<Error>& error) {
-  return error && (error->code == Errc::peer_unreachable || error->code == Errc::busy || error->code == Errc::timeout);
+  return error && (error->code == Errc::peer_unreachable || error->code == Errc::busy);
 }
 
 }  // namespace

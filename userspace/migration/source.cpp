@@ -241,9 +241,9 @@ void Source::guest_stands_still() {
 
 // Nothing is granted: a destination that is slow, or stands still itself, must not keep the guest from its work.
 void Source::stood_too_long() {
-  fail(make_error(Errc::timeout, fmt::format("the guest stood still for {} s and the destination was not ready",
-                                             policy_.standstill / std::chrono::seconds(1)),
-                  0, "look at the load of the destination's disks and of the link, and at ferryd's log there"));
+  fail(make_error(Errc::timeout, fmt::format("the guest stood still for {} s and the disks were not handed over ({})",
+                                             policy_.standstill / std::chrono::seconds(1), state_name(state_)),
+                  0, "look at the load of both hosts' disks and of the link, and at ferryd's log on the destination"));
 }
 
 // The guest stands still, but its hypervisor may still write (an image format's metadata): copy what is

@@ -102,7 +102,7 @@ struct SourcePolicy {
   Duration pace{std::chrono::milliseconds(250)};  // least time between two rounds while memory moves
   // How long the guest may stand still before the grant; after it only the peer's word ends that.
   Duration standstill{std::chrono::seconds(60)};
-  Duration patience{std::chrono::seconds(30)};  // for the peer's answer to an abort
+  Duration patience{std::chrono::seconds(10)};  // for the peer's answer to an abort
 };
 
 struct SourceTimes {
