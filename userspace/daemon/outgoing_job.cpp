@@ -248,10 +248,10 @@ OutgoingJob::OutgoingJob(const Config& config, ControlLoop& loop, store::Ownersh
 OutgoingJob::~OutgoingJob() = default;
 
 void OutgoingJob::post(migration::SourceEvent event) {
-  // Late answers may come when the job is over and gone.
+  // Late answers and timers may come when the job is gone, or over: its end is told once.
   loop_.post([weak = weak_from_this(), event = std::move(event)] {
     auto self = weak.lock();
-    if (!self) return;
+    if (!self || self->ended_) return;
     spdlog::debug("{}: event {}", self->id_, migration::event_name(event.type));
     // From now on the maps tell what this session has still to send, and not what has changed since the disks came.
     if (event.type == T::attached) self->ledger_.set_trackers({});
