@@ -26,11 +26,12 @@ def prepare(lab):
     host.run("grep -q ^dm_ferry /proc/modules || insmod /lib/modules/$(uname -r)/updates/dm-ferry.ko")
 
 
-def suite(lab, which, timeout, name="suite"):
+def suite(lab, which, timeout, name="suite", seed=None):
     """Runs the tests that GoogleTest's filter `which` names. What they print grows in the exchange directory, so that
-    one can look on, and stays in build/results; returns (exit status, what they printed)."""
+    one can look on, and stays in build/results; returns (exit status, what they printed). `seed`: of what is random."""
     known = {"FERRY_TEST_DEVICE": "/dev/disk/by-id/virtio-kmod", "FERRY_SLOWNESS": SLOWNESS.get(lab.options.kernel, 1)}
     known |= {word: os.environ[word] for word in ("FERRY_LONG", "FERRY_SEED") if word in os.environ}
+    known |= {"FERRY_SEED": seed} if seed else {}
     words = " ".join(f"{word}={value}" for word, value in known.items())
     result = lab.a.run(f"{words} /root/suite --gtest_color=no --gtest_filter='{which}' >/exchange/{name}.log 2>&1",
                        check=False, timeout=timeout)

@@ -12,6 +12,7 @@ TIMEOUT = 8 * 3600
 
 RACE = "RaceTest.NoWriteIsLostWhileRoundsAreCopied"
 ORACLE = "OracleTest.TheCopyEqualsTheDisk"
+SEEDS = range(1, 6)
 
 
 def run(lab):
@@ -33,8 +34,16 @@ def run(lab):
     lab.log("the race test and the oracle against the module that marks at submission")
     host.run("insmod /usr/lib/ferry-lab/mark-at-submit/$(uname -r)/dm-ferry.ko")
     for test, report in ((RACE, ""), (ORACLE, "oracle: .*; ")):
-        rc, text = _kmod.suite(lab, test, timeout=600 * slowness, name="control")
-        lost = _kmod.lost_blocks(text, report)
-        assert rc != 0 and lost, f"{test} cannot see a lost write: it must fail here, and did not\n{text}"
-        lab.log(f"as it must: {test} lost {lost} blocks")
+        control(lab, test, report, 600 * slowness)
     host.run("rmmod dm_ferry")
+
+
+def control(lab, test, report, timeout):
+    """The test must see lost writes. What it does at random in few turns, on a slow kernel, may miss them once."""
+    for seed in SEEDS:
+        rc, text = _kmod.suite(lab, test, timeout, name="control", seed=seed)
+        lost = _kmod.lost_blocks(text, report)
+        if lost:
+            break
+    assert rc != 0 and lost, f"{test} cannot see a lost write: it must fail here, and did not\n{text}"
+    lab.log(f"as it must: {test} lost {lost} blocks")
