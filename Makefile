@@ -17,7 +17,7 @@ PACKAGES := build-essential cmake ninja-build pkg-config python3 git ca-certific
   libvirt-dev libxml2-dev libnl-3-dev libnl-genl-3-dev libboost-program-options-dev liburing-dev libssl-dev \
   libzstd-dev liblz4-dev libxxhash-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libcpp-httplib-dev \
   libdevmapper-dev libblkid-dev libsqlite3-dev libsystemd-dev libgtest-dev libgmock-dev \
-  clang libclang-rt-14-dev scdoc openssl curl shellcheck \
+  clang libclang-rt-14-dev scdoc openssl curl shellcheck pyflakes3 \
   mmdebstrap qemu-system-x86 qemu-utils busybox-static openssh-client cpio kmod zstd xz-utils e2fsprogs \
   bc flex bison libelf-dev dwarves sparse coccinelle iproute2
 

@@ -172,10 +172,10 @@ apt-get -o APT::Sandbox::User=root download $names
             "--aptopt=Apt::Install-Recommends \"false\"", "--aptopt=Acquire::Languages \"none\""]
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDES]
     argv += [f"--customize-hook={hook}", SUITE, str(work / "tree")]
-    sources = sources()
+    entries = sources()
     with open(log_path, "w") as log:
-        done = subprocess.run(argv + (["-"] if sources else []), text=True, stdout=log,
-                              stderr=subprocess.STDOUT, input="\n".join(sources) + "\n")
+        done = subprocess.run(argv + (["-"] if entries else []), text=True, stdout=log,
+                              stderr=subprocess.STDOUT, input="\n".join(entries) + "\n")
     hook.unlink()
     if done.returncode != 0:
         tail = log_path.read_text(errors="replace").splitlines()[-12:]
