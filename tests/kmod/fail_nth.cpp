@@ -18,12 +18,6 @@ namespace {
 // Far more than any operation here needs: a loop that gets there would go on for ever.
 constexpr unsigned kMostAllocations = 5000;
 
-bool put(const std::string& path, const std::string& text) {
-  std::ofstream file(path);
-  file << text << std::flush;
-  return file.good();
-}
-
 int open_switch() { return open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC); }
 
 }  // namespace

@@ -86,6 +86,25 @@ class FaultsTest : public KmodTest {
   std::future<int> write_block_later(uint64_t block, unsigned char fill) {
     return write_later(direct_.get(), block * kBlock, kBlock, fill);
   }
+  // Errors come and go under load: what the copy holds at the end is what the disk holds.
+  void copy_while_errors_come_and_go(uint64_t times, const std::function<void()>& fail,
+                                     const std::function<void()>& heal) {
+    Copier copier(tracker(), attachment_->door_fd(), kSectors * 512);
+    BusyWriter writer({.path = disk_->path(), .nr_blocks = kBlocks, .depth = 32});
+    for (uint64_t i = 0; i < times && !HasFatalFailure(); ++i) {
+      uint64_t errors = writer.errors();
+      fail();
+      ASSERT_TRUE(eventually([&] { return writer.errors() > errors + 64; }));
+      heal();
+      copier.round();
+    }
+    ASSERT_FERRY_OK(tracker().freeze(kLongMs, kLongMs));
+    copier.round();
+    EXPECT_EQ(copier.count_lost(), 0u);
+    ASSERT_FERRY_OK(tracker().thaw());
+    writer.stop();
+    EXPECT_FALSE(info().invalid());
+  }
 
   std::unique_ptr<TestVolume> base_;
   std::unique_ptr<DmDevice> flaky_, lower_, disk_;
@@ -172,23 +191,8 @@ TEST_F(FaultsTest, AHeldWriteThatFailsAfterTheThawIsMarked) {
   EXPECT_FALSE(info().invalid());
 }
 
-// Errors come and go under load: what the copy holds at the end is what the disk holds.
 TEST_F(FaultsTest, NoWriteIsLostWhileTheDiskFailsNowAndThen) {
-  Copier copier(tracker(), attachment_->door_fd(), kSectors * 512);
-  BusyWriter writer({.path = disk_->path(), .nr_blocks = kBlocks, .depth = 32});
-  for (uint64_t i = 0; i < turns(10, 200) && !HasFatalFailure(); ++i) {
-    uint64_t errors = writer.errors();
-    lower(writes_fail());
-    ASSERT_TRUE(eventually([&] { return writer.errors() > errors + 64; }));
-    lower(working());
-    copier.round();
-  }
-  ASSERT_FERRY_OK(tracker().freeze(kLongMs, kLongMs));
-  copier.round();
-  EXPECT_EQ(copier.count_lost(), 0u);
-  ASSERT_FERRY_OK(tracker().thaw());
-  writer.stop();
-  EXPECT_FALSE(info().invalid());
+  copy_while_errors_come_and_go(turns(10, 200), [&] { lower(writes_fail()); }, [&] { lower(working()); });
 }
 
 // The kernel's own injection fails requests between the filter and the disk. Needs the lab's "kasan".
@@ -212,12 +216,6 @@ class FailMakeRequest {
   static std::string root() { return debugfs("fail_make_request/"); }
 
  private:
-  static bool put(const std::string& path, const std::string& text) {
-    std::ofstream file(path);
-    file << text << std::flush;
-    return file.good();
-  }
-
   std::string of_disk_;
   bool works_ = false;
 };
@@ -237,23 +235,7 @@ TEST_F(FaultsTest, RequestsFailBelowTheFilter) {
   EXPECT_EQ(take_round(tracker()), expected);
   EXPECT_EQ(info().inflight, 0u);
 
-  Copier copier(tracker(), attachment_->door_fd(), kSectors * 512);
-  {
-    BusyWriter writer({.path = disk_->path(), .nr_blocks = kBlocks, .depth = 32});
-    for (uint64_t i = 0; i < turns(10, 60) && !HasFatalFailure(); ++i) {
-      uint64_t errors = writer.errors();
-      failures.set(20, -1);
-      ASSERT_TRUE(eventually([&] { return writer.errors() > errors + 64; }));
-      failures.set(0, -1);
-      copier.round();
-    }
-    writer.stop();
-  }
-  ASSERT_FERRY_OK(tracker().freeze(kLongMs, kLongMs));
-  copier.round();
-  EXPECT_EQ(copier.count_lost(), 0u);
-  ASSERT_FERRY_OK(tracker().thaw());
-  EXPECT_FALSE(info().invalid());
+  copy_while_errors_come_and_go(turns(10, 60), [&] { failures.set(20, -1); }, [&] { failures.set(0, -1); });
 }
 
 // A noflush suspend takes held writes back to dm, which gives them to the table that comes next:

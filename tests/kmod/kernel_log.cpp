@@ -60,13 +60,13 @@ class RaceReports {
   bool ours_ = false;
 };
 
+}  // namespace
+
 bool put(const std::string& path, const std::string& text) {
   std::ofstream file(path);
   file << text << std::flush;
   return file.good();
 }
-
-}  // namespace
 
 KernelLog::KernelLog() : fd_(::open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC)) {}
 

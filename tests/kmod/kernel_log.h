@@ -34,6 +34,9 @@ bool lockdep_is_on();
 // The module of planted bugs is loaded: this boot is for planted_test.cpp and nothing else.
 bool bugs_are_planted();
 
+// Writes into a file of the kernel's settings; false when it does not take it.
+bool put(const std::string& path, const std::string& text);
+
 // debugfs, mounted where it is missing.
 std::string debugfs(const std::string& path);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// What must hold at every step: at most one host whose guest can have a write acknowledged, no acknowledged
-// write is lost, and no guest stands still for long while its own host may still let it go on. Keeps the truth: what was acknowledged to the guest, wherever it ran.
+// What must hold at every step: at most one host whose guest can have a write acknowledged, no acknowledged write is
+// lost, and no guest stands still for long while its own host may still let it go on. Keeps the truth: what was
+// acknowledged to the guest, wherever it ran.
 // Thread-safety: none.
 #pragma once
 

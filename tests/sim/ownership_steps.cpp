@@ -430,20 +430,18 @@ void OwnershipModel::life_steps(unsigned host) {
       if (host == 0) now_.late_fence = 0;
       if (host == 1 && now_.finish == raw(Finish::orphaned)) now_.finish = raw(Finish::over);
     }, true);
-  // What the error of a record that could not be written tells the operator to do.
-  const bool named = from_.source.error == coded(Errc::owner_unknown) && !from_.claim[0] && !from_.asking;
-  const auto state = static_cast<migration::SourceState>(from_.source.state);
-  if (host == 0 && from_.power[0] == raw(Power::up) && from_.source.present && named &&
-      state == migration::SourceState::reclaiming)
-    step("a", "the operator restarts ferryd", [&] { stop(0); });
   if (from_.power[host] != raw(Power::up)) return;
   if (host == 1 && from_.destination.present && from_.destination.timers > 0)
     step("b", "patience is over", [&] { to_destination({DT::patience_over}); });
   if (host == 1 || !from_.source.present) return;
-  const auto source = static_cast<migration::SourceState>(from_.source.state);
-  if (source == migration::SourceState::awaiting_ready)
+  // What the error of a record that could not be written tells the operator to do.
+  const bool named = from_.source.error == coded(Errc::owner_unknown) && !from_.claim[0] && !from_.asking;
+  const auto state = static_cast<migration::SourceState>(from_.source.state);
+  if (named && state == migration::SourceState::reclaiming)
+    step("a", "the operator restarts ferryd", [&] { stop(0); });
+  if (state == migration::SourceState::awaiting_ready)
     step("a", "the guest has stood still for too long", [&] { to_source({ST::standstill_over}); }, true);
-  if (source == migration::SourceState::rolling_back && !from_.calls[0] && !from_.claim[0])
+  if (state == migration::SourceState::rolling_back && !from_.calls[0] && !from_.claim[0])
     step("a", "patience is over", [&] { to_source({ST::patience_over}); }, true);
 }
 

@@ -112,12 +112,6 @@ std::string_view purpose_name(Purpose purpose) { return name_in(kPurposes, purpo
 
 std::string_view base_name(Base base) { return name_in(kBases, base); }
 
-std::string type_of(const Json& json) {
-  if (!json.is_object()) return {};
-  const auto at = json.find("type");
-  return at != json.end() && at->is_string() ? at->get<std::string>() : std::string();
-}
-
 Json plain_message(std::string_view type) { return {{"type", type}}; }
 
 Json abort_message(bool discard) { return {{"type", "abort"}, {"discard", discard}}; }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "wire/control.h"
 
 namespace ferry::daemon {
 
@@ -116,8 +117,7 @@ Result<PrepareReply> prepare_reply_from(const Json&);
 Result<std::vector<DiskDigest>> digests_from(const Json&);
 Error error_from(const Json&);
 Result<OwnerQuestion> owner_question_from(const Json&, std::string_view type);
-// The "type" of a message, empty when there is none.
-std::string type_of(const Json&);
+using wire::type_of;
 std::string_view purpose_name(Purpose purpose);
 
 }  // namespace ferry::daemon

@@ -107,37 +107,19 @@ void SourceSession::send(const Json& message) {
   });
 }
 
-void SourceSession::prepare() {
-  due_ = T::peer_prepared;
-  send(to_json(request_));
+// `due`: the event that the answer will be, so that an "error" instead of it is not taken for another's.
+void SourceSession::request(T due, const Json& message) {
+  due_ = due;
+  send(message);
 }
 
+void SourceSession::prepare() { request(T::peer_prepared, to_json(request_)); }
 void SourceSession::close_gate() { send(plain_message("close_gate")); }
-
-void SourceSession::ask_ready() {
-  due_ = T::peer_ready;
-  send(plain_message("ready?"));
-}
-
-void SourceSession::grant() {
-  due_ = T::peer_opened;
-  send(plain_message("grant"));
-}
-
-void SourceSession::ask_digests() {
-  due_ = T::peer_digests;
-  send(plain_message("digests?"));
-}
-
-void SourceSession::finish() {
-  due_ = T::peer_finished;
-  send(plain_message("finish"));
-}
-
-void SourceSession::abort() {
-  due_ = T::peer_aborted;
-  send(abort_message(discard_));
-}
+void SourceSession::ask_ready() { request(T::peer_ready, plain_message("ready?")); }
+void SourceSession::grant() { request(T::peer_opened, plain_message("grant")); }
+void SourceSession::ask_digests() { request(T::peer_digests, plain_message("digests?")); }
+void SourceSession::finish() { request(T::peer_finished, plain_message("finish")); }
+void SourceSession::abort() { request(T::peer_aborted, abort_message(discard_)); }
 
 void SourceSession::revoke() {
   due_ = T::peer_opened;

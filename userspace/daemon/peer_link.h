@@ -71,6 +71,7 @@ class SourceSession : public migration::PeerLink {
   bool take(const Json& message);
   void lost(const Error& error);
   void send(const Json& message);
+  void request(T due, const Json& message);
   void ask(std::string_view question);
   void ask_now();
   void ask_later(std::chrono::milliseconds pause);

@@ -21,12 +21,11 @@ constexpr std::array<std::string_view, 26> kStates{
 static_assert(kStates.size() == static_cast<std::size_t>(S::in_doubt) + 1);
 
 constexpr std::array<std::string_view, 34> kEvents{
-    "start",         "recover",      "connected",      "peer_prepared", "recorded",          "attached",
-    "round_done",    "pace_timer",   "standstill_over", "guest_paused",   "finish_seen",   "finish_cancelled",  "frozen",
-    "peer_ready",    "fenced",       "peer_opened",    "peer_revoked",  "peer_returned",     "return_refused",
-    "peer_unknown",  "guest_not_started", "hypervisor_done", "digests_taken", "peer_digests", "peer_finished",
-    "thawed",        "detached",     "peer_aborted",   "patience_over", "failed",        "link_lost",         "abort_requested",
-    "forced",        "shut_down"};
+    "start", "recover", "connected", "peer_prepared", "recorded", "attached", "round_done", "pace_timer",
+    "standstill_over", "guest_paused", "finish_seen", "finish_cancelled", "frozen", "peer_ready", "fenced",
+    "peer_opened", "peer_revoked", "peer_returned", "return_refused", "peer_unknown", "guest_not_started",
+    "hypervisor_done", "digests_taken", "peer_digests", "peer_finished", "thawed", "detached", "peer_aborted",
+    "patience_over", "failed", "link_lost", "abort_requested", "forced", "shut_down"};
 static_assert(kEvents.size() == static_cast<std::size_t>(T::shut_down) + 1);
 
 }  // namespace

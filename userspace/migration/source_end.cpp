@@ -88,7 +88,7 @@ void Source::fail(Error error) {
   ports_.log("rolling back: " + error.message());
   if (!error_) error_ = std::move(error);
   // A peer that hangs would otherwise hold up the guest as well. What it answers late is no answer any more.
-  if (pending_ && answered_by_peer(*pending_)) pending_.reset();
+  if (pending_ == T::peer_prepared || pending_ == T::peer_ready) pending_.reset();
   enter(S::rolling_back);
   if (round_running_) ports_.device.stop_copy();
   roll_back_next();

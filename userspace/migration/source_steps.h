@@ -6,12 +6,6 @@
 
 namespace ferry::migration {
 
-// Steps that wait for nothing but a word of the peer, which may hang.
-inline bool answered_by_peer(SourceEventType step) {
-  using T = SourceEventType;
-  return step == T::peer_prepared || step == T::peer_ready;
-}
-
 inline Error error_of(const SourceEvent& event, std::string_view what) {
   if (event.error) return *event.error;
   return make_error(Errc::failed, std::string(what));

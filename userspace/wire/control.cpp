@@ -16,6 +16,12 @@ Status send_frame(Channel& channel, FrameType type, uint32_t disk, uint64_t offs
   return channel.write_all(pieces);
 }
 
+std::string type_of(const nlohmann::json& message) {
+  if (!message.is_object()) return {};
+  const auto at = message.find("type");
+  return at != message.end() && at->is_string() ? at->get<std::string>() : std::string();
+}
+
 Status send_control(Channel& channel, const nlohmann::json& message) {
   // Names of files may hold bytes that are no UTF-8; they are replaced, not a reason to fail.
   const std::string text =
@@ -23,8 +29,7 @@ Status send_control(Channel& channel, const nlohmann::json& message) {
   if (!message.is_object() || text.size() > kMaxControlBytes)
     return make_error(Errc::failed, "a control message of " + std::to_string(text.size()) +
                       " bytes cannot be sent");
-  const auto type = message.find("type");
-  const int times = times_to_send(type != message.end() && type->is_string() ? type->get<std::string>() : "");
+  const int times = times_to_send(type_of(message));
   // What is lost on TLS over TCP takes the connection with it: nothing later arrives either.
   if (times == 0) channel.abort();
   for (int n = 0; n < times; ++n)

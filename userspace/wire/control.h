@@ -5,12 +5,16 @@
 
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 
 #include "base/result.h"
 #include "wire/channel.h"
 #include "wire/frame.h"
 
 namespace ferry::wire {
+
+// The "type" of a control message, empty when there is none.
+std::string type_of(const nlohmann::json& message);
 
 // A JSON object of at most kMaxControlBytes.
 Status send_control(Channel& channel, const nlohmann::json& message);
