@@ -43,9 +43,9 @@ Json answer_from_records(store::OwnershipStore& store, const std::string& sessio
   if (!question) return to_json(question.error());
   auto fate = settle(store, session, *question);
   if (!fate) return to_json(fate.error());
-  // Whether the guest has written since cannot be told after a restart: what was opened stays here.
+  // Whether the guest has written cannot be told without the session (a restart, patience over): what was opened stays.
   if (type == "return" && *fate == GrantFate::opened)
-    return to_json(make_error(Errc::busy, "ferryd was started anew here: nobody can tell any more whether the disks were written",
+    return to_json(make_error(Errc::busy, "the session has ended here: nobody can tell any more whether the disks were written",
                               0, "start the VM on the destination"));
   return plain_message(migration::fate_name(*fate));
 }

@@ -74,7 +74,7 @@ struct DestinationEvent {
 
 struct DestinationPolicy {
   // How long a session whose disks are ours waits for a source that is gone, before it ends by itself.
-  Duration patience{std::chrono::minutes(10)};
+  Duration patience{std::chrono::minutes(2)};
 };
 
 class Destination {
