@@ -79,9 +79,9 @@ Result<std::vector<DiskReply>> plan_destination(const PrepareRequest& request) {
   return replies;
 }
 
-DestinationDisks::DestinationDisks(PrepareRequest request, std::vector<store::DiskRecord> old_copies, const Config& config,
-                                   Post post)
-    : request_(std::move(request)), old_copies_(std::move(old_copies)), config_(config), post_(std::move(post)) {
+DestinationDisks::DestinationDisks(std::string session, PrepareRequest request, std::vector<store::DiskRecord> old_copies,
+                                   const Config& config, Post post)
+    : session_(std::move(session)), request_(std::move(request)), old_copies_(std::move(old_copies)), config_(config), post_(std::move(post)) {
   for (const auto& disk : request_.disks) {
     if (disk.role == "scratch") continue;
     auto& item = items_.emplace_back();
@@ -126,7 +126,7 @@ Status DestinationDisks::prepare_all() {
 Status DestinationDisks::prepare_one(Item& item, const DiskReply& plan) {
   if (plan.action == "create") {
     const auto lv = lv_of(item.request.path);
-    auto made = volume::create_lv(lv->first, lv->second, item.request.size_bytes);
+    auto made = volume::create_lv(lv->first, lv->second, item.request.size_bytes, session_);
     if (!made) return std::move(made).error();
     item.removable = true;
     item.old_copy = nullptr;  // it was there a moment ago

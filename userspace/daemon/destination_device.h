@@ -33,8 +33,10 @@ class DestinationDisks : public migration::DestinationDevice {
  public:
   using Post = std::function<void(migration::DestinationEvent)>;
 
-  // `old_copies`: what is on record of volumes here that hold an older or incomplete copy of one of the disks.
-  DestinationDisks(PrepareRequest request, std::vector<store::DiskRecord> old_copies, const Config& config, Post post);
+  // `session`: its id, which stays with the volumes that are made. `old_copies`: what is on record of volumes here that
+  // hold an older or incomplete copy of one of the disks.
+  DestinationDisks(std::string session, PrepareRequest request, std::vector<store::DiskRecord> old_copies,
+                   const Config& config, Post post);
   ~DestinationDisks() override;
 
   void prepare() override;
@@ -83,6 +85,7 @@ class DestinationDisks : public migration::DestinationDevice {
   Result<DiskDigest> verify_one(Item& item);
   Result<std::uint64_t> unexplained(Item& item, const std::vector<std::uint64_t>& differing);
 
+  const std::string session_;
   PrepareRequest request_;
   const std::vector<store::DiskRecord> old_copies_;
   const Config& config_;

@@ -113,7 +113,7 @@ IncomingJob::IncomingJob(const Config& config, ControlLoop& loop, store::Ownersh
                          PrepareRequest request, const wire::Channel& channel,
                          std::function<void(const api::JobStatus&)> changed, KnownDisks known)
     : config_(config), loop_(loop), store_(store), hello_(std::move(hello)), request_(std::move(request)), changed_(std::move(changed)),
-      disks_(request_, std::move(known.old_copies), config, [this](migration::DestinationEvent e) { post(std::move(e)); }),
+      disks_(hello_.session, request_, std::move(known.old_copies), config, [this](migration::DestinationEvent e) { post(std::move(e)); }),
       ledger_(store, session_record(hello_, request_, channel.peer_host()), std::move(known.records), request_.generation - 1,
               [this](Status done) { post(recorded_or(std::move(done))); }),
       machine_({disks_, *this, ledger_,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/recovery.h"
 
-#include <algorithm>
 #include <map>
 
 #include "base/log.h"
@@ -26,15 +25,9 @@ bool is_the_volume(const DiskRecord& disk) {
   return volume && (disk.volume_id.empty() || volume->id == disk.volume_id);
 }
 
-// Only a session that takes a volume in puts a gate there.
-bool has_a_gate(const DiskRecord& disk) {
-  auto volume = volume::identify(disk.path);
-  auto attached = filter::list_attached();
-  if (!volume || !attached) return false;
-  return std::any_of(attached->begin(), attached->end(), [&](const filter::AttachedVolume& entry) {
-    return entry.name == volume->dm_name && entry.tracker &&
-           (entry.tracker->state == FERRY_STATE_RECEIVING || entry.tracker->state == FERRY_STATE_GATED);
-  });
+// A volume that was made is on record under its own id only a little later: until then its tag tells.
+bool was_made_for(const DiskRecord& disk, const volume::LvState& lv) {
+  return disk.volume_id.empty() ? lv.made_for == disk.session : lv.id == disk.volume_id;
 }
 
 // The volume's plain table, whatever the filter was doing there.
@@ -90,8 +83,11 @@ void take_back_incoming(store::OwnershipStore& store, const SessionRecord& sessi
     if (auto barred = bar_volume(disk); !barred) spdlog::error("{}", barred.error().message());
   }
   for (const auto& disk : created) {
-    if (!is_the_volume(disk) || (disk.volume_id.empty() && !has_a_gate(disk))) {
-      if (volume::identify(disk.path)) spdlog::warn("{} may be a rest of that migration; it is not removed", disk.path);
+    const auto lv = volume::find_lv(disk.path);
+    if (!lv && (lv.error().code == Errc::not_found || lv.error().code == Errc::usage)) continue;  // never made
+    if (!lv || !was_made_for(disk, *lv)) {
+      spdlog::warn("{} is not removed: {}", disk.path,
+                   lv ? "it was not made for that migration" : lv.error().message());
       continue;
     }
     take_filter_out(disk);

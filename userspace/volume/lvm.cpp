@@ -4,6 +4,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <sstream>
+#include <vector>
 
 #include "base/process.h"
 #include "volume/volume.h"
@@ -12,6 +14,7 @@ namespace ferry::volume {
 namespace {
 
 constexpr const char* kHiddenTag = "ferry_fenced";
+constexpr std::string_view kMadeForTag = "ferry_for_";
 // A question waits for the lock of a command that works on the group, not for ever.
 constexpr int kQuestionTimeoutMs = 30'000;
 
@@ -59,6 +62,13 @@ Result<nlohmann::json> first_row(const std::string& json) {
       if (row.is_object()) return row;
   }
   return not_understood();
+}
+
+std::vector<std::string> split_tags(const std::string& list) {
+  std::vector<std::string> tags;
+  std::istringstream in(list);
+  for (std::string tag; std::getline(in, tag, ',');) tags.push_back(tag);
+  return tags;
 }
 
 std::optional<std::string> column(const nlohmann::json& row, const char* name) {
@@ -142,8 +152,10 @@ Result<LvState> parse_lv_state(const std::string& json) {
   std::erase(state.id, '-');
   state.id.insert(3, "-");
   state.active = !active->empty();
-  state.hidden = !skip->empty() && (',' + *tags + ',').find(std::string(",") + kHiddenTag + ',') !=
-                                       std::string::npos;
+  for (const auto& tag : split_tags(*tags)) {
+    if (tag == kHiddenTag) state.hidden = !skip->empty();
+    if (tag.rfind(kMadeForTag, 0) == 0) state.made_for = tag.substr(kMadeForTag.size());
+  }
   return state;
 }
 
@@ -176,14 +188,17 @@ Status activate_lv(const LvState& lv) {
                  "cannot activate the volume " + lv.vg + '/' + lv.lv);
 }
 
-Result<VolumeInfo> create_lv(const std::string& vg, const std::string& lv, uint64_t size_bytes) {
+Result<VolumeInfo> create_lv(const std::string& vg, const std::string& lv, uint64_t size_bytes,
+                             const std::string& made_for) {
   std::string what = "cannot create the volume " + vg + '/' + lv;
   if (!is_lvm_name(vg) || !is_lvm_name(lv) || size_bytes == 0)
     return make_error(Errc::usage, what + ": not a name LVM allows, or no size");
   // --wipesignatures n: the whole contents are about to be overwritten; a question would hang.
-  FERRY_TRY(run_lvm({"lvcreate", "--yes", "--wipesignatures", "n", "--name", lv, "--size",
-                     std::to_string(size_bytes) + "b", vg},
-                    what));
+  std::vector<std::string> argv{"lvcreate", "--yes", "--wipesignatures", "n", "--name", lv, "--size",
+                                std::to_string(size_bytes) + "b"};
+  if (!made_for.empty()) argv.insert(argv.end(), {"--addtag", std::string(kMadeForTag) + made_for});
+  argv.push_back(vg);
+  FERRY_TRY(run_lvm(argv, what));
   auto info = inspect("/dev/" + vg + '/' + lv);
   if (info.ok() && info->size_bytes != size_bytes) {
     Status removed = remove_lv(info->path);

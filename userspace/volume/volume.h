@@ -41,8 +41,10 @@ Result<VolumeInfo> identify(const std::string& path);
 Result<VolumeInfo> inspect(const std::string& path);
 
 // size_bytes is rounded up by LVM to whole extents; size_mismatch when the result is not exactly
-// size_bytes. no_space when the group cannot hold it, busy when the name is taken.
-Result<VolumeInfo> create_lv(const std::string& vg, const std::string& lv, uint64_t size_bytes);
+// size_bytes. no_space when the group cannot hold it, busy when the name is taken. `made_for`, if not empty, stays with
+// the volume from its first moment on, as the tag ferry_for_<made_for>: see LvState.
+Result<VolumeInfo> create_lv(const std::string& vg, const std::string& lv, uint64_t size_bytes,
+                             const std::string& made_for = {});
 // Removes a logical volume that nobody uses, active or not.
 Status remove_lv(const std::string& path);
 
@@ -52,6 +54,7 @@ struct LvState {
   std::string id;       // as VolumeInfo::id
   bool active = false;
   bool hidden = false;  // see hide_lv()
+  std::string made_for;  // as create_lv() was told
 };
 // `path`: /dev/VG/LV or /dev/mapper/NAME; need not exist. usage when it cannot be a logical volume's,
 // not_found when there is no such one (its group may be missing).

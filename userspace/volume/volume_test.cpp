@@ -66,6 +66,12 @@ TEST(LvStateTest, FromTheReport) {
   EXPECT_FALSE(state->hidden) << "skipped for somebody else's reason";
   state = parse_lv_state(begin + R"("lv_active":"","lv_tags":"ferry_fenced","lv_skip_activation":"")" + end);
   EXPECT_FALSE(state->hidden) << "tagged, but activated like any other";
+  EXPECT_EQ(state->made_for, "");
+  state = parse_lv_state(begin + R"("lv_active":"","lv_tags":"ferry_fenced,ferry_for_068e80503a59,x","lv_skip_activation":"skip activation")" + end);
+  EXPECT_EQ(state->made_for, "068e80503a59");
+  EXPECT_TRUE(state->hidden);
+  state = parse_lv_state(begin + R"("lv_active":"","lv_tags":"not_ferry_for_068e80503a59","lv_skip_activation":"")" + end);
+  EXPECT_EQ(state->made_for, "");
   EXPECT_FALSE(parse_lv_state(begin + R"("lv_active":"","lv_tags":"")" + end).ok());
 }
 
