@@ -256,20 +256,21 @@ class Host:
         """Polls until `condition` holds: a shell command that ends with 0, or a callable that
         returns something true (returned then)."""
         deadline = time.monotonic() + timeout
-        last = None
         while True:
-            if callable(condition):
-                last = condition()
-                if last:
-                    return last
-            else:
-                last = self.run(condition, check=False)
-                if last.rc == 0:
-                    return last
+            last = condition() if callable(condition) else self._try_often(condition, interval)
+            if last.rc == 0 if isinstance(last, Run) else last:
+                return last
             if time.monotonic() > deadline:
                 raise LabError(f"waited {timeout:g} s on host {self.name} for "
                                f"{what or condition}; last answer: {last}")
             time.sleep(interval)
+
+    def _try_often(self, command: str, interval: float) -> Run:
+        """Tries a command on the host for some 5 s: a new ssh session for each try would cost it much more time. What
+        it printed the last time is the answer."""
+        tries = (f"for n in $(seq {max(1, int(5 / interval))}); do out=$( ({command}) ) && rc=0 || rc=$?; "
+                 f"[ $rc = 0 ] && break; sleep {interval:g}; done; printf '%s\\n' \"$out\"; exit $rc")
+        return dataclasses.replace(self.run(tries, check=False), command=command)
 
     def kill9(self, unit: str) -> None:
         """Ends a service as a crash does. systemd starts it again if its unit says so."""
