@@ -32,6 +32,11 @@ def need(condition, text):
         raise Wrong(text)
 
 
+def other(host):
+    """The name of the other host."""
+    return "b" if host == "a" else "a"
+
+
 class Guest(LabGuest):
     """`with Guest(lab) as guest:` runs it on host a; at the end everything of it is gone from both hosts."""
 
@@ -53,10 +58,14 @@ class Guest(LabGuest):
 
     def tidy(self):
         """Takes guest, fences and volumes off both hosts."""
-        for host in self.lab.hosts.values():
-            host.run("virsh -q destroy web1; virsh -q undefine web1; "
-                     f"for v in {' '.join(VOLUMES)}; do test -e /dev/vg/$v || continue; "
-                     "migrate-ctl release /dev/vg/$v --unverified; lvremove -q -y vg/$v; done; true", check=False)
+        for name, host in self.lab.hosts.items():
+            host.run("virsh -q destroy web1; virsh -q undefine web1", check=False)
+            self.tidy_volumes(name)
+
+    def tidy_volumes(self, name):
+        """Takes fences and volumes off one host, which the guest must not run on."""
+        self.lab.hosts[name].run(f"for v in {' '.join(VOLUMES)}; do test -e /dev/vg/$v || continue; "
+                                 "migrate-ctl release /dev/vg/$v --unverified; lvremove -q -y vg/$v; done", check=False)
 
     # --- what it says of itself ---
 
@@ -95,14 +104,13 @@ class Guest(LabGuest):
         return self.is_running(self.lab.hosts[host])
 
     def need_only_on(self, host):
-        other = "b" if host == "a" else "a"
         need(self.runs_on(host), f"the guest does not run on {host}")
-        need(not self.runs_on(other), f"the guest runs on {other}, too")
+        need(not self.runs_on(other(host)), f"the guest runs on {other(host)}, too")
         seen = self.beat(host)
         need(beatdisk.alive(self.beats[host], seen, 10), f"no sign of life on {host}")
-        there = self.beat(other)
+        there = self.beat(other(host))
         if there:
-            need(not beatdisk.alive(self.beats[other], there, 0.3), f"signs of life on {other}")
+            need(not beatdisk.alive(self.beats[other(host)], there, 0.3), f"signs of life on {other(host)}")
 
     def need_owner(self, owner):
         """What both hosts have on record about the disks, and the state of the volumes, fit: they are `owner`'s."""

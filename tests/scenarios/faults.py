@@ -5,9 +5,9 @@ and nothing is left behind.
 
 A fault strikes while ferryd stands still in the middle of the change: it crashes; it hangs and goes on late; the link
 is cut under it; one of the hosts loses power. Besides, each message of a good migration is lost (with its connection, as
-on TCP) or comes twice, and a destination stands still for longer than the source waits. FERRY_FAULTS=all runs all of
-them (hours), another value those cases whose name contains one of its words, separated by commas; without it the cases
-of QUICK. Results: build/results/faults.json."""
+on TCP) or comes twice, and a destination stands still for longer than the source waits. Each case moves the guest away
+from wherever the one before has left it. FERRY_FAULTS=all runs all of them (hours), another value those cases whose name
+contains one of its words, separated by commas; without it the cases of QUICK. Results: build/results/faults.json."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import time
 
 from ferrylab.paths import REPO, LabError
 
-from _guest import SMALL, Guest, need
+from _guest import SMALL, Guest, need, other
 
 DURABLE = True
 TIMEOUT = 1800 if not os.environ.get("FERRY_FAULTS") else 6 * 3600
@@ -24,16 +24,17 @@ RESULTS = REPO / "build/results/faults.json"
 
 # The changes of state of a migration that goes well, in their order (docs/ownership.md).
 POINTS = {
-    "a": ("source", ["idle", "connecting", "preparing", "claiming", "attaching", "precopy", "switching", "paused", "freezing",
-                     "final_round", "awaiting_ready", "fencing", "committing", "granting", "completing", "verifying",
-                     "finishing", "done"]),
-    "b": ("destination", ["idle", "claiming", "preparing", "receiving", "flushing", "promising", "ready", "accepting", "opening",
-                          "open", "verifying", "open", "cleaning", "finished"]),
+    "source": ["idle", "connecting", "preparing", "claiming", "attaching", "precopy", "switching", "paused", "freezing",
+               "final_round", "awaiting_ready", "fencing", "committing", "granting", "completing", "verifying", "finishing",
+               "done"],
+    "destination": ["idle", "claiming", "preparing", "receiving", "flushing", "promising", "ready", "accepting", "opening",
+                    "open", "verifying", "open", "cleaning", "finished"],
 }
-FAULTS = ("crash", "hang", "link", "power a", "power b")
-MESSAGES = {"a": ("prepare", "close_gate", "ready?", "grant", "digests?", "finish"),
-            "b": ("prepared", "ready", "opened", "digests", "finished")}
+FAULTS = ("crash", "hang", "link", "power source", "power destination")
+MESSAGES = {"source": ("prepare", "close_gate", "ready?", "grant", "digests?", "finish"),
+            "destination": ("prepared", "ready", "opened", "digests", "finished")}
 MESSAGE_FAULTS = ("drop", "duplicate")
+AT_ONCE = ("crash", *MESSAGE_FAULTS)  # ferryd commits them itself; for the others it stands still
 # Where the destination keeps a guest waiting that stands still already.
 STUCK = ("destination: receiving -> flushing", "destination: flushing -> promising", "destination: promising -> ready")
 # What breaks while the disks are copied is in `interrupted`.
@@ -46,25 +47,25 @@ LATE_S = 30
 
 
 def names():
-    """host, fault and point of every case."""
-    for host, (side, states) in POINTS.items():
+    """side that it happens on, fault and point of every case."""
+    for side, states in POINTS.items():
         for state, following in zip(states, states[1:]):
             for fault in FAULTS:
-                yield host, fault, f"{side}: {state} -> {following}"
-    for host, messages in MESSAGES.items():
+                yield side, fault, f"{side}: {state} -> {following}"
+    for side, messages in MESSAGES.items():
         for message in messages:
             for fault in MESSAGE_FAULTS:
-                yield host, fault, f"message: {message}"
+                yield side, fault, f"message: {message}"
     for point in STUCK:
-        yield "b", "stuck", point
+        yield "destination", "stuck", point
 
 
 def chosen():
     wanted = os.environ.get("FERRY_FAULTS")
-    for host, fault, point in dict.fromkeys(names()):
+    for side, fault, point in names():
         name = f"{fault} {point}"
         if wanted == "all" or (not wanted and name in QUICK) or (wanted and any(word in name for word in wanted.split(","))):
-            yield host, fault, point
+            yield side, fault, point
 
 
 def run(lab):
@@ -78,12 +79,15 @@ def run(lab):
         host.run("systemctl daemon-reload && systemctl restart ferryd")
     rows = []
     with Guest(lab, **TINY) as guest:
-        for host, fault, point in cases:
-            rows.append(one(lab, guest, host, fault, point))
+        lab.b.put("/root/web1.xml", guest.xml)
+        source = "a"
+        for case in cases:
+            rows.append(one(lab, guest, source, *case))
             write(rows)
+            source = rows[-1]["next"]
         # Nothing that a fault left is in the way of going at last.
-        guest.migrate("a", "b", "--create")
-        guest.need_only_on("b")
+        guest.migrate(source, other(source), "--create")
+        guest.need_only_on(other(source))
         guest.verify_disk()
     bad = [f"{row['fault']} {row['point']}: {row['why']}" for row in rows if not row["passed"]]
     need(not bad, "; ".join(bad))
@@ -95,37 +99,42 @@ def write(rows):
     RESULTS.write_text(json.dumps({"cases": len(rows), "passed": good, "failed": len(rows) - good, "rows": rows}, indent=1))
 
 
-def one(lab, guest, where, fault, point):
-    """A row of the results. Whatever the outcome, the next case finds the guest on a and nothing on b."""
+def one(lab, guest, source, side, fault, point):
+    """A row of the results. Whatever the outcome, the next case finds the guest on "next" and nothing on the other."""
     began = time.monotonic()
-    row = {"host": where, "fault": fault, "point": point, "passed": False, "owner": "", "why": ""}
+    row = {"source": source, "side": side, "fault": fault, "point": point, "passed": False, "owner": "", "why": "", "next": "a"}
     try:
-        row["owner"] = break_it(lab, guest, where, fault, point)
+        row["owner"] = break_it(lab, guest, source, side, fault, point)
+        row["next"] = row["owner"]
+        guest.tidy_volumes(other(row["owner"]))
+        need_no_volumes(lab, other(row["owner"]))
         row["passed"] = True
     except (AssertionError, LabError) as error:
         row["why"] = str(error)[:400]
-    row["seconds"] = round(time.monotonic() - began)
-    lab.log(f"{'ok  ' if row['passed'] else 'FAIL'} {fault} {point}: owner {row['owner'] or '?'}, {row['seconds']} s {row['why']}")
-    if row["owner"] != "a" or not row["passed"]:
         guest.tidy()
         guest.start(lab.a)
         guest.wait_ready(swap_kib=0)
+    row["seconds"] = round(time.monotonic() - began)
+    lab.log(f"{'ok  ' if row['passed'] else 'FAIL'} {fault} {point}: from {source}, owner {row['owner'] or '?'}, "
+            f"{row['seconds']} s {row['why']}")
     return row
 
 
-def break_it(lab, guest, where, fault, point):
-    host = lab.hosts[where]
-    what = fault if fault in ("crash", *MESSAGE_FAULTS) else "hang"
+def break_it(lab, guest, source, side, fault, point):
+    """Returns the owner afterwards."""
+    destination = other(source)
+    hosts = {"source": lab.hosts[source], "destination": lab.hosts[destination]}
+    host = hosts[side]
+    what = fault if fault in AT_ONCE else "hang"
     host.run(f"echo '{what} {point}' >/run/ferry-fault")
     started = time.time()
-    lab.a.spawn("migrate-ctl migrate web1 b --create --keep 0 --retry-for 0 --json")
+    lab.hosts[source].spawn(f"migrate-ctl migrate web1 {destination} --create --keep 0 --retry-for 0 --json")
     host.wait_for("! test -e /run/ferry-fault", 300, f"ferryd to come to {point}")
-    strike(lab, host, fault)
+    strike(lab, hosts, host, fault)
     for each in lab.hosts.values():
         each.wait_for("systemctl is-active ferryd && migrate-ctl jobs >/dev/null", 90, f"ferryd on {each.name}")
-    lab.a.wait_for(lambda: settled(lab), 300, "both hosts to have settled who owns the disks")
-    owner = owner_of(lab)
-    other = "b" if owner == "a" else "a"
+    lab.a.wait_for(lambda: settled(lab), 300, "both hosts to have settled who owns the disks", interval=1)
+    owner = owner_of(lab, source)
     if not guest.runs_on(owner):
         # Its memory is gone with its host's power; its disks are not.
         need(fault.startswith("power") or fault == "crash", f"the guest runs nowhere, and no host was lost: {lost(lab)}")
@@ -133,19 +142,23 @@ def break_it(lab, guest, where, fault, point):
         guest.wait_ready(swap_kib=0)
     guest.need_only_on(owner)
     guest.verify_disk()
-    lab.hosts[other].wait_for("! dmsetup ls | grep -q -e -ferry", 60, f"{other} to have taken its part back")
+    lab.hosts[other(owner)].wait_for("! dmsetup ls | grep -q -e -ferry", 60, f"{other(owner)} to have taken its part back")
     guest.need_open(owner)
-    if owner == "a":
-        lab.b.wait_for('test -z "$(lvs --noheadings vg)"', 60, "b to keep nothing")
+    if owner == source:
+        need_no_volumes(lab, destination)
     else:
-        guest.need_fenced("a")
+        guest.need_fenced(source)
     need(time.time() - started < 900, "it took longer than a quarter of an hour")
     return owner
 
 
-def strike(lab, host, fault):
-    """What happens to whom while `host`'s ferryd stands in the middle of its change of state."""
-    if fault in ("crash", *MESSAGE_FAULTS):
+def need_no_volumes(lab, name):
+    lab.hosts[name].wait_for('test -z "$(lvs --noheadings vg)"', 60, f"{name} to keep nothing")
+
+
+def strike(lab, hosts, host, fault):
+    """What happens, and to which of `hosts` (by their side), while `host`'s ferryd stands in the middle of its change."""
+    if fault in AT_ONCE:
         return  # it has happened already
     stands = "test $(ps -o stat= -p $(systemctl show -P MainPID ferryd) | cut -c1) = T"
     host.wait_for(stands, 30, "ferryd to stand still")
@@ -154,7 +167,7 @@ def strike(lab, host, fault):
         time.sleep(LATE_S)  # the fault itself: how late it is
         host.run(go_on)
     elif fault == "stuck":
-        lab.a.wait_for('test "$(virsh -q domstate web1)" = running', 180, "the guest to go on although b stands still")
+        hosts["source"].wait_for('test "$(virsh -q domstate web1)" = running', 180, "the guest to go on although the other stands still")
         host.run(go_on)
     elif fault == "link":
         lab.cut_link()
@@ -162,7 +175,7 @@ def strike(lab, host, fault):
         time.sleep(LATE_S)
         lab.heal_link()
     else:
-        lost_host = lab.hosts[fault.split()[1]]
+        lost_host = hosts[fault.split()[1]]
         lost_host.power_off()
         if host is not lost_host:
             host.run(go_on)
@@ -184,13 +197,13 @@ def settled(lab):
     return not running and not any(records(lab, name) & open_ones for name in lab.hosts)
 
 
-def owner_of(lab):
-    """Exactly one host has it on record. Where nothing was claimed or promised away yet, it is a's without any record, and
-    b may have promised not to open what it was never granted."""
+def owner_of(lab, source):
+    """Exactly one host has it on record. Where nothing was claimed or promised away yet, it is the source's without any
+    record, and the destination may have promised not to open what it was never granted."""
     held = {name: records(lab, name) for name in lab.hosts}
     owners = [name for name, holdings in held.items() if holdings == {"owned"}]
-    if not owners and not held["a"] and held["b"] <= {"revoked"}:
-        return "a"
+    if not owners and not held[source] and held[other(source)] <= {"revoked"}:
+        return source
     need(len(owners) == 1, f"not exactly one owner: {held}")
     need(not any("owned" in holdings for name, holdings in held.items() if name != owners[0]), f"two owners: {held}")
     return owners[0]
