@@ -234,6 +234,11 @@ Status unbar_volume(const store::DiskRecord& disk) {
   return ok_status();
 }
 
+Status while_bars_rest(const std::function<Status()>& change) {
+  std::lock_guard lock(turn());
+  return change();
+}
+
 Result<Bar> wake_barred(const store::DiskRecord& disk) {
   {
     std::lock_guard lock(turn());

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/log.h"
+#include "daemon/bars.h"
 #include "daemon/kept_copies.h"
 #include "hypervisor/libvirt.h"
 #include "mover/digest.h"
@@ -336,11 +337,7 @@ Status DestinationDisks::put_back(Item& item) {
   auto info = tracker.info();
   if (!info) return std::move(info).error();
   const bool fenced = info->state == FERRY_STATE_FENCED;  // it was given back
-  const bool was_closed = fenced || item.attachment->replaced_fence();
-  if (!keeps() && !(was_closed && !item.removable)) {
-    if (fenced) FERRY_TRY(tracker.unfence());
-    return item.attachment->detach();
-  }
+  if (!keeps() && !fenced && !item.attachment->replaced_fence()) return item.attachment->detach();
   if (!fenced) FERRY_TRY(tracker.fence());
   return item.attachment->leave();
 }
@@ -352,9 +349,19 @@ Status DestinationDisks::go_on_tracking(Item& item) {
   return open && item.attachment->intact() ? item.attachment->leave() : item.attachment->detach();
 }
 
+// A volume that was made for the disk, with this session's filter or not yet.
 Status DestinationDisks::remove(Item& item) {
-  // One of an earlier attempt may never have got as far as to carry this session's filter.
-  FERRY_TRY(item.old_copy ? remove_copy(*item.old_copy) : volume::remove_lv(item.request.path));
+  if (item.attachment) {
+    FERRY_TRY(while_bars_rest([&item]() -> Status {
+      auto& tracker = item.attachment->tracker();
+      if (auto info = tracker.info(); info && info->state == FERRY_STATE_FENCED) FERRY_TRY(tracker.unfence());
+      FERRY_TRY(item.attachment->detach());
+      item.attachment.reset();
+      return volume::remove_lv(item.request.path);
+    }));
+  } else {
+    FERRY_TRY(item.old_copy ? remove_copy(*item.old_copy) : volume::remove_lv(item.request.path));
+  }
   item.removable = false;
   return ok_status();
 }
@@ -367,15 +374,14 @@ Status DestinationDisks::clean(bool keep) {
     if (!first) first = std::move(error);
   };
   for (auto& item : items_) {
-    if (item.attachment) {
-      if (auto done = keep ? go_on_tracking(item) : put_back(item); !done) {
-        note(item, std::move(done).error());
-        continue;  // a volume that still has the filter must not be removed
-      }
-    }
-    item.attachment.reset();
-    if (keep || !item.removable || keeps()) continue;
-    if (auto removed = remove(item); !removed) note(item, std::move(removed).error());
+    const bool goes = !keep && item.removable && !keeps();
+    Status done = ok_status();
+    if (goes)
+      done = remove(item);
+    else if (item.attachment)
+      done = keep ? go_on_tracking(item) : put_back(item);
+    if (!done) note(item, std::move(done).error());
+    else item.attachment.reset();
   }
   if (first) return *first;
   return ok_status();

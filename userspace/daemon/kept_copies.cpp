@@ -27,9 +27,11 @@ Status remove_copy(const store::DiskRecord& disk) {
     if (auto woken = wake_barred(disk); !woken) spdlog::debug("{}", woken.error().message());
   const auto volume = volume::identify(disk.path);
   if (!volume || volume->id != disk.volume_id) return ok_status();  // gone, or another one by now
-  auto plain = filter::detach_volume(disk.path, true);
-  if (!plain && plain.error().code != Errc::not_found) return plain;
-  FERRY_TRY(volume::remove_lv(disk.path));
+  FERRY_TRY(while_bars_rest([&disk]() -> Status {
+    auto plain = filter::detach_volume(disk.path, true);
+    if (!plain && plain.error().code != Errc::not_found) return plain;
+    return volume::remove_lv(disk.path);
+  }));
   spdlog::info("{}: {}: the copy that was kept is removed", disk.session, disk.path);
   return ok_status();
 }
