@@ -40,6 +40,13 @@ Result<api::Json> read_answer(const httplib::Result& result, const std::string& 
                                 socket_path, result->status));
 }
 
+std::string with_target(const std::string& path, const api::OwnerTarget& target) {
+  httplib::Params query;
+  if (!target.vm.empty()) query.emplace("vm", target.vm);
+  if (!target.path.empty()) query.emplace("path", target.path);
+  return query.empty() ? path : httplib::append_query_params(path, query);
+}
+
 }  // namespace
 
 Client::Client(std::string socket_path)
@@ -127,11 +134,10 @@ Status Client::events(const std::string& job_id,
 
 void Client::cancel() { http_->stop(); }
 
-Result<api::Json> Client::owners(const api::OwnerTarget& target) {
-  httplib::Params query;
-  if (!target.vm.empty()) query.emplace("vm", target.vm);
-  if (!target.path.empty()) query.emplace("path", target.path);
-  return get(query.empty() ? "/v1/owners" : httplib::append_query_params("/v1/owners", query));
+Result<api::Json> Client::owners(const api::OwnerTarget& target) { return get(with_target("/v1/owners", target)); }
+
+Result<api::Json> Client::definition(const api::OwnerTarget& target) {
+  return get(with_target("/v1/owners/definition", target));
 }
 
 Result<std::vector<api::JobStatus>> Client::jobs() {

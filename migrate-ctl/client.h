@@ -33,6 +33,7 @@ class Client {
 
   // Of all VMs when the target is empty.
   Result<api::Json> owners(const api::OwnerTarget& target);
+  Result<api::Json> definition(const api::OwnerTarget& target);
   Result<std::vector<api::JobStatus>> jobs();
   Result<api::JobStatus> job(const std::string& id);
   // By id, or by the name of a VM: its running job, else its newest.

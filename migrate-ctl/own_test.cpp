@@ -117,6 +117,16 @@ TEST_F(OwnTest, SaysWhatIsNotAsItHasToBe) {
                                      HasSubstr("migrate-ctl own --force /dev/vg0/web1")));
 }
 
+TEST_F(OwnTest, PrintsTheDefinitionForVirsh) {
+  EXPECT_EQ(run(0, {"own", "web1", "--definition"}), "<domain>\n  <name>web1</name>\n</domain>\n");
+  EXPECT_EQ(json(run(0, {"own", "/dev/vg0/web1", "--definition", "--json"}))["session"], "7f3a");
+  EXPECT_THAT(backend_.calls(), testing::ElementsAre("definition web1", "definition /dev/vg0/web1"));
+  run(2, {"own", "--definition"});
+  EXPECT_THAT(err_, HasSubstr("needs a VM or a volume"));
+  run(2, {"own", "web1", "--definition", "--force"});
+  EXPECT_THAT(err_, HasSubstr("not both"));
+}
+
 // ---- force -------------------------------------------------------------------------------------
 
 TEST_F(OwnTest, ForceWithoutTheWordTellsTheRisk) {

@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <iostream>
 #include <optional>
+#include <sstream>
+#include <string>
 
 #include "follow.h"
 #include "owner_report.h"
@@ -25,6 +27,22 @@ int show(const Invocation& call, Client& client) {
     for (const auto& disk : list->disks) print_out(printable(disk.path));
   else
     print_owners(call.console, *list);
+  return 0;
+}
+
+int print_definition(const Invocation& call, Client& client) {
+  const auto json = client.definition(owner_target(call.operand(0)));
+  if (!json.ok()) return print_error(call.console, json.error());
+  const auto definition = api::decode_definition(*json);
+  if (!definition.ok()) return print_error(call.console, definition.error());
+  if (call.console.json) {
+    print_json(*json);
+    return 0;
+  }
+  // For virsh as it is; a terminal gets nothing that it would obey.
+  const bool terminal = ::isatty(STDOUT_FILENO) == 1;
+  std::istringstream lines(definition->xml);
+  for (std::string line; std::getline(lines, line);) print_out(terminal ? printable(line) : line);
   return 0;
 }
 
@@ -120,6 +138,7 @@ api::OwnerTarget owner_target(const std::string& operand) {
 
 void add_own_options(po::options_description& options) {
   options.add_options()
+      ("definition", "print libvirt's XML of the VM, to start it from when its guest was lost on the way")
       ("force", "take the disks for this host: the operator's override")
       ("peer-is-dead", "with --force: vouch that the other host is off and stays off")
       ("yes", "with --force: do not ask on a terminal");
@@ -127,17 +146,20 @@ void add_own_options(po::options_description& options) {
 
 int run_own(const Invocation& call) {
   Client client(call.socket_path);
-  if (call.has("force")) {
-    if (!call.operand(0).empty()) return force(call, client);
-    return print_error(call.console, make_error(Errc::usage, "own --force needs a VM or a volume", 0,
-                                                "migrate-ctl own lists them"));
-  }
+  if (call.has("force") && call.has("definition"))
+    return print_error(call.console, make_error(Errc::usage, "own takes --force or --definition, not both", 0,
+                                                "see: migrate-ctl help own"));
+  for (const char* option : {"force", "definition"})
+    if (call.has(option) && call.operand(0).empty())
+      return print_error(call.console, make_error(Errc::usage, fmt::format("own --{} needs a VM or a volume", option), 0,
+                                                  "migrate-ctl own lists them"));
+  if (call.has("force")) return force(call, client);
   for (const char* option : {"peer-is-dead", "yes"})
     if (call.has(option))
       return print_error(call.console,
                          make_error(Errc::usage, fmt::format("own --{} means nothing without --force", option), 0,
                                     "see: migrate-ctl help own"));
-  return show(call, client);
+  return call.has("definition") ? print_definition(call, client) : show(call, client);
 }
 
 }  // namespace ferry::ctl

@@ -42,6 +42,8 @@ class ApiBackend {
   // What this host has on record about who owns which disk: of all, of a VM, or of the session that
   // a path belongs to. Errc::not_found for a name that no record knows.
   virtual Result<OwnerList> owners(const OwnerTarget& target) = 0;
+  // To start a VM from whose guest was lost on the way. The target is not empty. Errc::not_found when none is on record.
+  virtual Result<Definition> definition(const OwnerTarget& target) = 0;
   // The operator's override. Errc::usage, with what it risks as message, unless the operator vouches.
   virtual Result<Forced> force_owner(const ForceBody& body) = 0;
   // Opens volumes whose contents belong to another host, and forgets their records.

@@ -149,7 +149,7 @@ class ApiServer::Impl {
     const char* pattern;
     Handler handler;
   };
-  static const std::array<Route, 16> kRoutes;
+  static const std::array<Route, 17> kRoutes;
 
   void set_up_routes();
   void accept_loop();
@@ -173,7 +173,9 @@ class ApiServer::Impl {
   void get_volumes(const Request& req, Response& res);
   void post_attach(const Request& req, Response& res);
   void post_detach(const Request& req, Response& res);
+  std::optional<Json> query_of(const Request& req, Response& res);
   void get_owners(const Request& req, Response& res);
+  void get_definition(const Request& req, Response& res);
   void post_force(const Request& req, Response& res);
   void post_release(const Request& req, Response& res);
   void post_doctor(const Request& req, Response& res);
@@ -208,7 +210,7 @@ class ApiServer::Impl {
   std::jthread acceptor_;
 };
 
-const std::array<ApiServer::Impl::Route, 16> ApiServer::Impl::kRoutes{{
+const std::array<ApiServer::Impl::Route, 17> ApiServer::Impl::kRoutes{{
     {"GET", "/v1/version", &Impl::get_version},
     {"POST", "/v1/plan", &Impl::post_plan},
     {"GET", "/v1/jobs", &Impl::get_jobs},
@@ -222,6 +224,7 @@ const std::array<ApiServer::Impl::Route, 16> ApiServer::Impl::kRoutes{{
     {"POST", "/v1/volumes/attach", &Impl::post_attach},
     {"POST", "/v1/volumes/detach", &Impl::post_detach},
     {"GET", "/v1/owners", &Impl::get_owners},
+    {"GET", "/v1/owners/definition", &Impl::get_definition},
     {"POST", "/v1/owners/force", &Impl::post_force},
     {"POST", "/v1/owners/release", &Impl::post_release},
     {"POST", "/v1/doctor", &Impl::post_doctor},
@@ -269,7 +272,8 @@ httplib::Server::HandlerResponse ApiServer::Impl::check_request(const Request& r
   }
   for (const auto& [name, value] : req.params) {
     if (req.path == "/v1/events" && name == "job") continue;
-    if (req.path == "/v1/owners" && (name == "vm" || name == "path")) continue;
+    const bool of_owners = req.path == "/v1/owners" || req.path == "/v1/owners/definition";
+    if (of_owners && (name == "vm" || name == "path")) continue;
     reply_error(res, make_error(Errc::usage, "unknown query parameter \"" + name + "\""));
     return Handled;
   }
@@ -459,14 +463,32 @@ void ApiServer::Impl::post_detach(const Request& req, Response& res) {
   reply(res, 200, Json{{"path", body->path}});
 }
 
-void ApiServer::Impl::get_owners(const Request& req, Response& res) {
+// The query parameters as an object; nothing when that was answered with an error.
+std::optional<Json> ApiServer::Impl::query_of(const Request& req, Response& res) {
   Json query = Json::object();
   for (const auto& [name, value] : req.params) {
-    if (query.contains(name))
-      return reply_error(res, make_error(Errc::usage, "the query parameter " + name + " appears twice"));
+    if (query.contains(name)) {
+      reply_error(res, make_error(Errc::usage, "the query parameter " + name + " appears twice"));
+      return std::nullopt;
+    }
     query[name] = value;
   }
-  const auto target = decode_owner_query(query);
+  return query;
+}
+
+void ApiServer::Impl::get_definition(const Request& req, Response& res) {
+  const auto query = query_of(req, res);
+  if (!query) return;
+  const auto target = decode_definition_query(*query);
+  if (!target.ok()) return reply_error(res, target.error());
+  const auto definition = backend_.definition(*target);
+  definition.ok() ? reply(res, 200, encode(*definition)) : reply_error(res, definition.error());
+}
+
+void ApiServer::Impl::get_owners(const Request& req, Response& res) {
+  const auto query = query_of(req, res);
+  if (!query) return;
+  const auto target = decode_owner_query(*query);
   if (!target.ok()) return reply_error(res, target.error());
   const auto owners = backend_.owners(*target);
   owners.ok() ? reply(res, 200, encode(*owners)) : reply_error(res, owners.error());

@@ -136,6 +136,9 @@ TEST_F(ApiServerTest, OwnersOfAllOfAVmOfAPath) {
   EXPECT_EQ(http.Get("/v1/owners?vm=web1")->status, 200);
   EXPECT_EQ(http.Get("/v1/owners?path=%2Fdev%2Fvg0%2Fweb1")->status, 200);
   EXPECT_THAT(backend_.calls(), testing::IsSupersetOf({"owners ", "owners web1", "owners /dev/vg0/web1"}));
+  EXPECT_THAT(http.Get("/v1/owners/definition?vm=web1")->body, HasSubstr("\"xml\":\"<domain>"));
+  EXPECT_EQ(http.Get("/v1/owners/definition")->status, 400);
+  EXPECT_EQ(http.Get("/v1/owners/definition?vm=web1&vm=web2")->status, 400);
 }
 
 TEST_F(ApiServerTest, ForceAndRelease) {

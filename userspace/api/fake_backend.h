@@ -108,6 +108,9 @@ class FakeBackend : public ApiBackend {
     if (all->disks.empty()) return make_error(Errc::not_found, "no record names " + target.name());
     return all;
   }
+  Result<Definition> definition(const OwnerTarget& target) override {
+    return answer("definition " + target.name(), Definition{"web1", "7f3a", "<domain>\n  <name>web1</name>\n</domain>\n"});
+  }
   Result<Forced> force_owner(const ForceBody& body) override {
     auto done = answer("force " + write_json(encode(body)), forced);
     if (done.ok() && risk && !body.peer_is_dead) return *risk;

@@ -14,6 +14,9 @@ constexpr Names<Presence, 3> kPresenceNames{{{Presence::present, "present"},
                                              {Presence::absent, "absent"},
                                              {Presence::replaced, "replaced"}}};
 
+// Twice what a peer may send.
+constexpr size_t kDefinitionBytesMax = 1024 * 1024;
+
 void read_target(ObjectReader& in, OwnerTarget& target) {
   in.text("vm", target.vm, Need::optional, 255);
   in.text("path", target.path);
@@ -71,6 +74,14 @@ Result<OwnerTarget> decode_owner_query(const Json& json) {
   read_target(in, target);
   if (in.ok() && !target.vm.empty() && !target.path.empty())
     in.join(make_error(Errc::usage, "only one of path and vm can be asked for"));
+  return finish(in, std::move(target));
+}
+
+Result<OwnerTarget> decode_definition_query(const Json& json) {
+  ObjectReader in(json, "", Unknown::strict);
+  OwnerTarget target;
+  read_target(in, target);
+  need_one(in, target);
   return finish(in, std::move(target));
 }
 
@@ -137,6 +148,10 @@ Json encode(const OwnerList& list) {
   return Json{{"host", list.host}, {"disks", encode_list(list.disks)}};
 }
 
+Json encode(const Definition& definition) {
+  return Json{{"vm", definition.vm}, {"session", definition.session}, {"xml", definition.xml}};
+}
+
 Json encode(const Forced& forced) {
   return Json{{"vm", forced.vm},
               {"session", forced.session},
@@ -155,6 +170,15 @@ Result<OwnerList> decode_owners(const Json& json) {
   in.text("host", list.host);
   read_list(in, "disks", list.disks, read_owned);
   return finish(in, std::move(list));
+}
+
+Result<Definition> decode_definition(const Json& json) {
+  ObjectReader in(json, "", Unknown::lenient);
+  Definition definition;
+  in.text("vm", definition.vm);
+  in.text("session", definition.session);
+  in.text("xml", definition.xml, Need::required, kDefinitionBytesMax);
+  return finish(in, std::move(definition));
 }
 
 Result<Forced> decode_forced(const Json& json) {

@@ -58,6 +58,13 @@ struct OwnerTarget {
   const std::string& name() const { return vm.empty() ? path : vm; }
 };
 
+// libvirt's XML of a VM as it was when its migration began.
+struct Definition {
+  std::string vm;
+  std::string session;                    // that migration
+  std::string xml;
+};
+
 struct ForceBody {
   OwnerTarget target;
   bool peer_is_dead = false;              // the operator vouches for it
@@ -81,6 +88,8 @@ struct Released {
 
 // Neither field, or one of them.
 Result<OwnerTarget> decode_owner_query(const Json& json);
+// One of them.
+Result<OwnerTarget> decode_definition_query(const Json& json);
 Result<ForceBody> decode_force(const Json& json);
 Result<ReleaseBody> decode_release(const Json& json);
 Json encode(const ForceBody& body);
@@ -88,9 +97,11 @@ Json encode(const ReleaseBody& body);
 
 Json encode(const OwnedDisk& disk);
 Json encode(const OwnerList& list);
+Json encode(const Definition& definition);
 Json encode(const Forced& forced);
 Json encode(const Released& released);
 Result<OwnerList> decode_owners(const Json& json);
+Result<Definition> decode_definition(const Json& json);
 Result<Forced> decode_forced(const Json& json);
 Result<Released> decode_released(const Json& json);
 

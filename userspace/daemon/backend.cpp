@@ -271,6 +271,8 @@ Status Backend::detach_volume(const std::string& path) {
 
 Result<api::OwnerList> Backend::owners(const api::OwnerTarget& target) { return owners_.list(target); }
 
+Result<api::Definition> Backend::definition(const api::OwnerTarget& target) { return owners_.definition(target); }
+
 Result<api::Forced> Backend::force_owner(const api::ForceBody& body) { return owners_.force(body); }
 
 Result<api::Released> Backend::release_owner(const api::ReleaseBody& body) { return owners_.release(body); }

@@ -39,6 +39,7 @@ class Backend : public api::ApiBackend {
   Result<api::VolumeStatus> attach_volume(const std::string& path) override;
   Status detach_volume(const std::string& path) override;
   Result<api::OwnerList> owners(const api::OwnerTarget& target) override;
+  Result<api::Definition> definition(const api::OwnerTarget& target) override;
   Result<api::Forced> force_owner(const api::ForceBody& body) override;
   Result<api::Released> release_owner(const api::ReleaseBody& body) override;
   Result<api::DoctorReport> doctor(const std::optional<std::string>& peer) override;

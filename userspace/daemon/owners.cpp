@@ -98,6 +98,16 @@ Result<Owners::Group> Owners::one_group(const api::OwnerTarget& target) const {
   return std::move(found->front());
 }
 
+Result<api::Definition> Owners::definition(const api::OwnerTarget& target) {
+  auto group = one_group(target);
+  if (!group) return std::move(group).error();
+  auto& session = group->session;
+  if (session.domain_xml.empty())
+    return make_error(Errc::not_found, "no definition of the VM " + session.vm + " is on record", 0,
+                      "libvirt had none to keep when it was moved: take it from your own records");
+  return api::Definition{session.vm, session.id, std::move(session.domain_xml)};
+}
+
 api::Presence Owners::presence(const DiskRecord& disk) const {
   const auto volume = ports_.identify(disk.path);
   if (!volume) return api::Presence::absent;

@@ -38,6 +38,8 @@ class Owners {
   // All disks, those of a VM, or those of the session that a path belongs to. not_found for a target that no
   // record names; without a target an empty list is no error.
   Result<api::OwnerList> list(const api::OwnerTarget& target);
+  // Of the VM that the target's session has moved. Errors: not_found, usage for a VM of several sessions.
+  Result<api::Definition> definition(const api::OwnerTarget& target);
   // Errors: usage without the operator's word, with the risk as message; busy when the records forbid it.
   Result<api::Forced> force(const api::ForceBody& body);
   // Errors: owner_unknown for disks in doubt, verify_mismatch when the copies were never found equal, busy.

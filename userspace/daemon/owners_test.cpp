@@ -263,6 +263,17 @@ TEST_F(OwnersTest, TheListComesWithoutTheFilterToo) {
 
 // ---- force -------------------------------------------------------------------------------------
 
+TEST_F(OwnersTest, TheDefinitionIsTheSessions) {
+  EXPECT_EQ(owners_.definition({"web1", ""}).error().code, Errc::not_found);
+  hold(Holding::owned, false);
+  EXPECT_EQ(owners_.definition({"web1", ""}).error().code, Errc::not_found) << "there was none to record";
+  put({"s2", "web1", "hostb:7391", "hostb", false, "<domain/>"}, {{kRoot, Holding::owned}, {kSwap, Holding::owned}});
+  auto known = owners_.definition({"", kSwap});
+  ASSERT_TRUE(known) << known.error().message();
+  EXPECT_EQ(known->xml, "<domain/>");
+  EXPECT_EQ(known->session, "s2");
+}
+
 TEST_F(OwnersTest, ForceWithoutTheOperatorsWordTellsTheRiskAndChangesNothing) {
   for (const auto holding : {Holding::given, Holding::granting}) {
     hold(holding);
