@@ -94,6 +94,26 @@ TEST_F(StatesTest, TheFenceSurvivesItsOwner) {
   EXPECT_EQ(write_now(0, 'x'), 0);
 }
 
+TEST_F(StatesTest, TheDoorOfADeadDaemonIsRemovedAndTheFilterStays) {
+  const auto door_present = [] {
+    const auto attached = filter::list_attached();
+    return attached && attached->size() == 1 && attached->front().door_present;
+  };
+  attach(FERRY_MODE_TRACK);
+  ASSERT_FERRY_OK(filter::remove_stale_doors());
+  EXPECT_TRUE(door_present()) << "it is in use";
+  ASSERT_FERRY_OK(attachment_->leave());
+  attachment_.reset();
+  const auto lines = filter::parse_table("0 8 error");
+  ASSERT_TRUE(lines);
+  ASSERT_FERRY_OK(filter::dm::create({filter::door_name(volume_->dm_name()), "", *lines}));
+  EXPECT_TRUE(door_present());
+  ASSERT_FERRY_OK(filter::remove_stale_doors());
+  EXPECT_FALSE(door_present());
+  EXPECT_EQ(write_now(0, 'x'), 0);
+  EXPECT_FERRY_OK(filter::detach_volume(volume_->path(), false));
+}
+
 TEST_F(StatesTest, TheDestructorLeavesAFencedVolumeFenced) {
   attach(FERRY_MODE_TRACK);
   ASSERT_FERRY_OK(tracker().freeze(kLongMs, kLongMs));

@@ -50,6 +50,17 @@ Result<std::vector<AttachedVolume>> list_attached() {
   return attached;
 }
 
+Status remove_stale_doors() {
+  auto attached = list_attached();
+  if (!attached.ok()) return std::move(attached).error();
+  Status first = ok_status();
+  for (const auto& entry : *attached) {
+    if (!entry.door_present || (entry.tracker && entry.tracker->owned())) continue;
+    if (auto removed = remove_if_present(door_name(entry.name)); !removed.ok() && first.ok()) first = std::move(removed);
+  }
+  return first;
+}
+
 Status detach_volume(const std::string& path, bool release_fence) {
   auto volume = find_volume(path);
   if (!volume.ok()) return std::move(volume).error();

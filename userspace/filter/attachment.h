@@ -80,6 +80,9 @@ struct AttachedVolume {
 // memory of earlier runs.
 Result<std::vector<AttachedVolume>> list_attached();
 
+// Removes the doors that nobody uses any more: of a process that died with its volume attached. The filter stays.
+Status remove_stale_doors();
+
 // Puts the plain table back by hand and removes door and lower device. busy when another process
 // owns the tracker, or when the volume is fenced or gated and `release_fence` is false.
 Status detach_volume(const std::string& path, bool release_fence);
