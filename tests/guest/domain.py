@@ -8,6 +8,7 @@ exits. All disks are given with their serials, by which the guest knows them.
 
 import argparse
 import sys
+import uuid
 import xml.etree.ElementTree as xml
 
 CMDLINE = "console=ttyS0 panic=1 quiet"
@@ -44,6 +45,8 @@ def domain_xml(name, kernel, initrd, data, swap, beat=BEAT_DEVICE, memory_mib=96
         options = f"guest.memory_mib={memory_mib * 3 // 2} {options}".strip()
     domain = xml.Element("domain", {"type": kind})
     add(domain, "name", name)
+    # The same wherever and whenever it is defined: to libvirt it is one VM.
+    add(domain, "uuid", str(uuid.uuid5(uuid.NAMESPACE_DNS, name)))
     add(domain, "memory", str(memory_mib), unit="MiB")
     add(domain, "vcpu", "1")
     system = add(domain, "os")
