@@ -64,7 +64,8 @@ class Guest(LabGuest):
 
     def tidy_volumes(self, name):
         """Takes fences and volumes off one host, which the guest must not run on."""
-        self.lab.hosts[name].run(f"for v in {' '.join(VOLUMES)}; do test -e /dev/vg/$v || continue; "
+        # A host that was booted again does not activate what another one owns.
+        self.lab.hosts[name].run(f"for v in {' '.join(VOLUMES)}; do lvs vg/$v >/dev/null 2>&1 || continue; "
                                  "migrate-ctl release /dev/vg/$v --unverified; lvremove -q -y vg/$v; done", check=False)
 
     # --- what it says of itself ---
