@@ -173,7 +173,6 @@ class ApiServer::Impl {
   void get_volumes(const Request& req, Response& res);
   void post_attach(const Request& req, Response& res);
   void post_detach(const Request& req, Response& res);
-  std::optional<Json> query_of(const Request& req, Response& res);
   void get_owners(const Request& req, Response& res);
   void get_definition(const Request& req, Response& res);
   void post_force(const Request& req, Response& res);
@@ -194,6 +193,23 @@ class ApiServer::Impl {
     } else {
       reply_error(res, json.error());
     }
+    return std::nullopt;
+  }
+
+  // The same for the query parameters.
+  template <typename Query>
+  std::optional<Query> query_of(const Request& req, Response& res, Result<Query> (*decode)(const Json&)) {
+    Json json = Json::object();
+    for (const auto& [name, value] : req.params) {
+      if (json.contains(name)) {
+        reply_error(res, make_error(Errc::usage, "the query parameter " + name + " appears twice"));
+        return std::nullopt;
+      }
+      json[name] = value;
+    }
+    auto query = decode(json);
+    if (query.ok()) return std::move(*query);
+    reply_error(res, query.error());
     return std::nullopt;
   }
 
@@ -463,33 +479,16 @@ void ApiServer::Impl::post_detach(const Request& req, Response& res) {
   reply(res, 200, Json{{"path", body->path}});
 }
 
-// The query parameters as an object; nothing when that was answered with an error.
-std::optional<Json> ApiServer::Impl::query_of(const Request& req, Response& res) {
-  Json query = Json::object();
-  for (const auto& [name, value] : req.params) {
-    if (query.contains(name)) {
-      reply_error(res, make_error(Errc::usage, "the query parameter " + name + " appears twice"));
-      return std::nullopt;
-    }
-    query[name] = value;
-  }
-  return query;
-}
-
 void ApiServer::Impl::get_definition(const Request& req, Response& res) {
-  const auto query = query_of(req, res);
-  if (!query) return;
-  const auto target = decode_definition_query(*query);
-  if (!target.ok()) return reply_error(res, target.error());
+  const auto target = query_of(req, res, decode_definition_query);
+  if (!target) return;
   const auto definition = backend_.definition(*target);
   definition.ok() ? reply(res, 200, encode(*definition)) : reply_error(res, definition.error());
 }
 
 void ApiServer::Impl::get_owners(const Request& req, Response& res) {
-  const auto query = query_of(req, res);
-  if (!query) return;
-  const auto target = decode_owner_query(*query);
-  if (!target.ok()) return reply_error(res, target.error());
+  const auto target = query_of(req, res, decode_owner_query);
+  if (!target) return;
   const auto owners = backend_.owners(*target);
   owners.ok() ? reply(res, 200, encode(*owners)) : reply_error(res, owners.error());
 }

@@ -234,9 +234,11 @@ Status unbar_volume(const store::DiskRecord& disk) {
   return ok_status();
 }
 
-Status while_bars_rest(const std::function<Status()>& change) {
+Status remove_closed(const std::string& path) {
   std::lock_guard lock(turn());
-  return change();
+  auto plain = filter::detach_volume(path, true);
+  if (!plain && plain.error().code != Errc::not_found) return plain;
+  return volume::remove_lv(path);
 }
 
 Result<Bar> wake_barred(const store::DiskRecord& disk) {

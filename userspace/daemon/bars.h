@@ -56,9 +56,9 @@ std::optional<filter::TrackerInfo> follower_of(const store::DiskRecord& disk);
 // forgotten) before.
 Status unbar_volume(const store::DiskRecord& disk);
 
-// Runs `change` while nobody bars or unbars volumes: for who takes a filter out in order to remove the volume, whose
-// record may still say that it has to be barred. `change` must not call a function of this header.
-Status while_bars_rest(const std::function<Status()>& change);
+// Takes the filter out of a logical volume, if it carries one, and removes the volume. No bar is put in meanwhile,
+// although its record may still demand one. busy while a migration has the filter.
+Status remove_closed(const std::string& path);
 
 // Makes a barred volume that LVM keeps inactive active, and bars it at once: for a migration that goes on or comes
 // back. Between the two the volume is plain for an instant, unknown to anybody who does not look for it.

@@ -351,17 +351,9 @@ Status DestinationDisks::go_on_tracking(Item& item) {
 
 // A volume that was made for the disk, with this session's filter or not yet.
 Status DestinationDisks::remove(Item& item) {
-  if (item.attachment) {
-    FERRY_TRY(while_bars_rest([&item]() -> Status {
-      auto& tracker = item.attachment->tracker();
-      if (auto info = tracker.info(); info && info->state == FERRY_STATE_FENCED) FERRY_TRY(tracker.unfence());
-      FERRY_TRY(item.attachment->detach());
-      item.attachment.reset();
-      return volume::remove_lv(item.request.path);
-    }));
-  } else {
-    FERRY_TRY(item.old_copy ? remove_copy(*item.old_copy) : volume::remove_lv(item.request.path));
-  }
+  if (item.attachment) FERRY_TRY(item.attachment->leave());
+  item.attachment.reset();
+  FERRY_TRY(item.old_copy ? remove_copy(*item.old_copy) : remove_closed(item.request.path));
   item.removable = false;
   return ok_status();
 }

@@ -6,7 +6,6 @@
 #include "base/log.h"
 #include "daemon/bars.h"
 #include "daemon/peer_link.h"
-#include "filter/attachment.h"
 #include "volume/volume.h"
 #include "wire/control.h"
 
@@ -27,11 +26,7 @@ Status remove_copy(const store::DiskRecord& disk) {
     if (auto woken = wake_barred(disk); !woken) spdlog::debug("{}", woken.error().message());
   const auto volume = volume::identify(disk.path);
   if (!volume || volume->id != disk.volume_id) return ok_status();  // gone, or another one by now
-  FERRY_TRY(while_bars_rest([&disk]() -> Status {
-    auto plain = filter::detach_volume(disk.path, true);
-    if (!plain && plain.error().code != Errc::not_found) return plain;
-    return volume::remove_lv(disk.path);
-  }));
+  FERRY_TRY(remove_closed(disk.path));
   spdlog::info("{}: {}: the copy that was kept is removed", disk.session, disk.path);
   return ok_status();
 }

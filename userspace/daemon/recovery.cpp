@@ -90,8 +90,7 @@ void take_back_incoming(store::OwnershipStore& store, const SessionRecord& sessi
                    lv ? "it was not made for that migration" : lv.error().message());
       continue;
     }
-    take_filter_out(disk);
-    if (auto removed = volume::remove_lv(disk.path); !removed) spdlog::error("{}", removed.error().message());
+    if (auto removed = remove_closed(disk.path); !removed) spdlog::error("{}", removed.error().message());
   }
 }
 
