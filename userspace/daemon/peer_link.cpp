@@ -32,11 +32,7 @@ Result<std::unique_ptr<wire::Channel>> open_connection(const Config& config, con
   hello.purpose = purpose;
   hello.session = session;
   FERRY_TRY(wire::send_control(**channel, to_json(hello)));
-  auto said = (*channel)->wait_readable(kConnectTimeoutMs);
-  if (!said) return std::move(said).error();
-  if (*said == wire::Ready::timeout)
-    return make_error(Errc::peer_unreachable, "ferryd on " + peer.host + " does not answer", 0, "see whether it hangs there");
-  auto answer = wire::receive_control(**channel);
+  auto answer = wire::receive_control_within(**channel, kConnectTimeoutMs);
   if (!answer) return std::move(answer).error();
   auto decoded = welcome_from(*answer);
   if (!decoded) return std::move(decoded).error();

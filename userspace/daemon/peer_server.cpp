@@ -94,7 +94,7 @@ void PeerServer::serve(Fd socket, Connection& connection) {
     if (stopping_) return;
     connection.channel = std::move(*accepted);
   }
-  auto message = wire::receive_control(channel);
+  auto message = wire::receive_control_within(channel, kHandshakeTimeoutMs);
   if (!message) return spdlog::warn("peer link: {}", message.error().message());
   auto hello = hello_from(*message);
   if (!hello) return say_no(channel, hello.error());

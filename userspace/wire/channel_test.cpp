@@ -168,6 +168,17 @@ TEST_F(ChannelTest, ControlMessagesAndErrorsTravel) {
   EXPECT_EQ(got.error().code, Errc::peer_unreachable);
 }
 
+TEST_F(ChannelTest, WhoSaysNothingIsNotWaitedForWithoutEnd) {
+  auto pair = connected();
+  auto silence = receive_control_within(**pair.server, 10);
+  ASSERT_FALSE(silence.ok());
+  EXPECT_EQ(silence.error().code, Errc::peer_unreachable);
+  ASSERT_TRUE(send_control(**pair.client, {{"type", "hello"}}).ok());
+  auto hello = receive_control_within(**pair.server, 10'000);
+  ASSERT_TRUE(hello.ok()) << hello.error().message();
+  EXPECT_EQ(type_of(*hello), "hello");
+}
+
 TEST_F(ChannelTest, ServerOfAnotherCaIsNotTrusted) {
   TestPki other;
   auto pair = handshake(a_, other.context("hostb", "DNS:hostb"), "hostb");

@@ -77,4 +77,13 @@ Result<nlohmann::json> receive_control(Channel& channel) {
   return parse_control(payload);
 }
 
+Result<nlohmann::json> receive_control_within(Channel& channel, int timeout_ms) {
+  auto ready = channel.wait_readable(timeout_ms);
+  if (!ready.ok()) return std::move(ready).error();
+  if (*ready == Ready::timeout)
+    return make_error(Errc::peer_unreachable, "ferryd on " + channel.peer_address() + " says nothing", 0,
+                      "see whether it hangs there");
+  return receive_control(channel);
+}
+
 }  // namespace ferry::wire

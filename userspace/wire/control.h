@@ -20,6 +20,8 @@ std::string type_of(const nlohmann::json& message);
 Status send_control(Channel& channel, const nlohmann::json& message);
 // An error frame of the peer comes back as that error; an orderly end as Errc::peer_unreachable.
 Result<nlohmann::json> receive_control(Channel& channel);
+// The same; peer_unreachable when the peer has said nothing at all after `timeout_ms`.
+Result<nlohmann::json> receive_control_within(Channel& channel, int timeout_ms);
 // Tells the peer why this side gives up.
 Status send_error(Channel& channel, const Error& error);
 
