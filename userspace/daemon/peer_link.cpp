@@ -212,9 +212,14 @@ void SourceSession::read_loop(wire::Channel& channel) {
 bool SourceSession::take(const Json& message) {
   const auto type = type_of(message);
   const auto post = [this](T event) {
-    answered();
     post_({event});
     return true;
+  };
+  // Of what a destination says only this ends the question who owns the disks: its digests, say, may have been on
+  // their way when the question was asked.
+  const auto settle = [this, post](T event) {
+    answered();
+    return post(event);
   };
   if (type == "prepared") {
     auto reply = prepare_reply_from(message);
@@ -231,9 +236,9 @@ bool SourceSession::take(const Json& message) {
   if (type == "ready") return post(T::peer_ready);
   // Said twice, or late: what was asked since is still open.
   if ((type == "opened" || type == "revoked") && due_ == T::return_refused) return true;
-  if (type == "opened") return post(T::peer_opened);
-  if (type == "revoked") return post(T::peer_revoked);
-  if (type == "returned") return post(T::peer_returned);
+  if (type == "opened") return settle(T::peer_opened);
+  if (type == "revoked") return settle(T::peer_revoked);
+  if (type == "returned") return settle(T::peer_returned);
   if (type == "unknown") {
     post_({T::peer_unknown});
     ask_later(kLastPause);
