@@ -7,8 +7,8 @@
 
 #include "base/log.h"
 #include "daemon/bars.h"
+#include "daemon/incoming_guest.h"
 #include "daemon/kept_copies.h"
-#include "hypervisor/libvirt.h"
 #include "mover/digest.h"
 
 namespace ferry::daemon {
@@ -81,8 +81,9 @@ Result<std::vector<DiskReply>> plan_destination(const PrepareRequest& request) {
 }
 
 DestinationDisks::DestinationDisks(std::string session, PrepareRequest request, std::vector<store::DiskRecord> old_copies,
-                                   const Config& config, Post post)
-    : session_(std::move(session)), request_(std::move(request)), old_copies_(std::move(old_copies)), config_(config), post_(std::move(post)) {
+                                   const Config& config, Post post, CloseToGuests close_to_guests)
+    : session_(std::move(session)), request_(std::move(request)), old_copies_(std::move(old_copies)), config_(config),
+      post_(std::move(post)), close_to_guests_(std::move(close_to_guests)) {
   for (const auto& disk : request_.disks) {
     if (disk.role == "scratch") continue;
     auto& item = items_.emplace_back();
@@ -224,7 +225,7 @@ void DestinationDisks::yield() {
 
 // The guest's memory is on the source. Only if nobody has written here since can it go on there.
 Status DestinationDisks::yield_all() {
-  FERRY_TRY(guest_is_gone());
+  FERRY_TRY(end_incoming_guest(config_, request_.vm, request_.definition));
   std::optional<Error> refused;
   for (auto& item : items_) {
     auto& tracker = item.attachment->tracker();
@@ -249,20 +250,6 @@ Status DestinationDisks::yield_all() {
     (void)tracker.thaw();
   }
   return *refused;
-}
-
-Status DestinationDisks::guest_is_gone() {
-  auto libvirt = hypervisor::Libvirt::connect(config_.libvirt_uri);
-  if (!libvirt) return std::move(libvirt).error();
-  auto state = (*libvirt)->state(request_.vm);
-  if (!state) {
-    if (state.error().code == Errc::not_found) return ok_status();
-    return std::move(state).error();
-  }
-  if (state->state == hypervisor::DomainInfo::State::shut_off) return ok_status();
-  if (state->state == hypervisor::DomainInfo::State::running)
-    return make_error(Errc::busy, "the VM " + request_.vm + " runs here");
-  return (*libvirt)->destroy_incoming(request_.vm);
 }
 
 void DestinationDisks::verify() {
@@ -324,7 +311,12 @@ void DestinationDisks::finish() {
 }
 
 void DestinationDisks::discard() {
-  worker_.post([this] {
+  const bool may_be_here = close_to_guests_();
+  worker_.post([this, may_be_here] {
+    // libvirt ends it by itself when its client is gone, but nobody says when; until then the volumes are in use.
+    if (may_be_here)
+      if (auto gone = end_incoming_guest(config_, request_.vm, request_.definition); !gone)
+        spdlog::warn("{}: {}", session_, gone.error().message());
     if (auto done = clean(false); !done) return post_(failed(std::move(done).error()));
     post_({T::cleaned});
   });

@@ -32,11 +32,14 @@ Result<std::vector<DiskReply>> plan_destination(const PrepareRequest& request);
 class DestinationDisks : public migration::DestinationDevice {
  public:
   using Post = std::function<void(migration::DestinationEvent)>;
+  // From now on the source's libvirt can start no guest here. True when it could, so that one may be here. Called on the
+  // control loop.
+  using CloseToGuests = std::function<bool()>;
 
   // `session`: its id, which stays with the volumes that are made. `old_copies`: what is on record of volumes here that
   // hold an older or incomplete copy of one of the disks.
   DestinationDisks(std::string session, PrepareRequest request, std::vector<store::DiskRecord> old_copies,
-                   const Config& config, Post post);
+                   const Config& config, Post post, CloseToGuests close_to_guests);
   ~DestinationDisks() override;
 
   void prepare() override;
@@ -81,7 +84,6 @@ class DestinationDisks : public migration::DestinationDevice {
   Status remove(Item& item);
   Status go_on_tracking(Item& item);
   Status yield_all();
-  Status guest_is_gone();
   Result<DiskDigest> verify_one(Item& item);
   Result<std::uint64_t> unexplained(Item& item, const std::vector<std::uint64_t>& differing);
 
@@ -90,6 +92,7 @@ class DestinationDisks : public migration::DestinationDevice {
   const std::vector<store::DiskRecord> old_copies_;
   const Config& config_;
   Post post_;
+  CloseToGuests close_to_guests_;
   std::vector<Item> items_;                   // disks that are copied; changed by the worker only
   mutable std::mutex mutex_;                  // guards what follows
   std::shared_ptr<mover::Receiver> receiver_;

@@ -113,7 +113,11 @@ IncomingJob::IncomingJob(const Config& config, ControlLoop& loop, store::Ownersh
                          PrepareRequest request, const wire::Channel& channel,
                          std::function<void(const api::JobStatus&)> changed, KnownDisks known)
     : config_(config), loop_(loop), store_(store), hello_(std::move(hello)), request_(std::move(request)), changed_(std::move(changed)),
-      disks_(hello_.session, request_, std::move(known.old_copies), config, [this](migration::DestinationEvent e) { post(std::move(e)); }),
+      disks_(hello_.session, request_, std::move(known.old_copies), config, [this](migration::DestinationEvent e) { post(std::move(e)); },
+             [this] {
+               stop_tunnels_.request_stop();
+               return tunnelled_.load();
+             }),
       ledger_(store, session_record(hello_, request_, channel.peer_host()), std::move(known.records), request_.generation - 1,
               [this](Status done) { post(recorded_or(std::move(done))); }),
       machine_({disks_, *this, ledger_,
@@ -236,6 +240,7 @@ Status IncomingJob::serve_data(wire::Channel& channel) {
 
 Status IncomingJob::serve_libvirt(wire::Channel& channel) {
   if (!prepared_) return make_error(Errc::protocol, "a libvirt connection came before the volumes were prepared");
+  tunnelled_ = true;  // before it can do anything
   ChannelPipe pipe(channel);
   return hypervisor::LibvirtTunnel::serve(pipe, config_.libvirt_socket, stop_tunnels_.get_token());
 }

@@ -69,6 +69,7 @@ class IncomingJob : public migration::SourceLink, public std::enable_shared_from
   std::optional<Json> question_;       // about ownership, not answered yet; the loop's
   std::stop_source stop_tunnels_;
   std::atomic<bool> prepared_{false};
+  std::atomic<bool> tunnelled_{false};  // the source's libvirt spoke to ours: a guest may be waiting for memory
   mutable std::mutex mutex_;  // guards status_, ended_ and settled_
   std::condition_variable settled_changed_;
   bool ended_ = false;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "daemon/recovery.h"
 
+#include <algorithm>
 #include <map>
 
 #include "base/log.h"
 #include "daemon/bars.h"
+#include "daemon/incoming_guest.h"
 #include "daemon/kept_copies.h"
 #include "daemon/recovered_job.h"
 #include "daemon/source_hypervisor.h"
@@ -23,6 +25,11 @@ using store::SessionRecord;
 bool is_the_volume(const DiskRecord& disk) {
   auto volume = volume::identify(disk.path);
   return volume && (disk.volume_id.empty() || volume->id == disk.volume_id);
+}
+
+bool is_open(const DiskRecord& disk) {
+  auto volume = volume::inspect(disk.path);
+  return volume && volume->in_use;
 }
 
 // A volume that was made is on record under its own id only a little later: until then its tag tells.
@@ -62,7 +69,8 @@ void take_back_outgoing(const Config& config, store::OwnershipStore& store, cons
 }
 
 // Nothing was taken: whoever asks will hear that it never will be.
-void take_back_incoming(store::OwnershipStore& store, const SessionRecord& session, const std::vector<DiskRecord>& disks) {
+void take_back_incoming(const Config& config, store::OwnershipStore& store, const SessionRecord& session,
+                        const std::vector<DiskRecord>& disks) {
   spdlog::warn("{}: {} was coming in from {} when ferryd ended; it is called off", session.id, session.vm,
                session.peer_host);
   const std::string reason = "the migration from " + session.peer_host + " ended with ferryd";
@@ -78,6 +86,10 @@ void take_back_incoming(store::OwnershipStore& store, const SessionRecord& sessi
   // Half of it is overwritten, and what it was before (plain, or an old copy) is not on record: it stays closed. Or
   // it was made for the migration, which will go on with it.
   if (!kept.empty()) note(store, session, kept, Holding::given, generation, reason);
+  // libvirt ends it by itself, a moment after its client has gone with the earlier ferryd.
+  if (std::any_of(disks.begin(), disks.end(), is_open))
+    if (auto gone = end_incoming_guest(config, session.vm, session.domain_xml); !gone)
+      spdlog::warn("{}: {}", session.id, gone.error().message());
   for (const auto& disk : kept) {
     take_filter_out(disk);  // and the session's own door past it
     if (auto barred = bar_volume(disk); !barred) spdlog::error("{}", barred.error().message());
@@ -132,7 +144,7 @@ Result<std::vector<Errand>> recover(const Config& config, ControlLoop& loop, sto
       }
       case Holding::receiving:
       case Holding::prepared:
-        take_back_incoming(store, **session, disks);
+        take_back_incoming(config, store, **session, disks);
         break;
       case Holding::given:
         for (const auto& disk : disks) {
