@@ -34,6 +34,8 @@ FAULTS = ("crash", "hang", "link", "power source", "power destination")
 MESSAGES = {"source": ("prepare", "close_gate", "ready?", "grant", "digests?", "finish"),
             "destination": ("prepared", "ready", "opened", "digests", "finished")}
 MESSAGE_FAULTS = ("drop", "duplicate")
+# Neither ferryd ends: what breaks can be made good up to the last comparison.
+MENDED = ("hang", "link", "stuck", *MESSAGE_FAULTS)
 AT_ONCE = ("crash", *MESSAGE_FAULTS)  # ferryd commits them itself; for the others it stands still
 # Where the destination keeps a guest waiting that stands still already.
 STUCK = ("destination: receiving -> flushing", "destination: flushing -> promising", "destination: promising -> ready")
@@ -148,6 +150,9 @@ def break_it(lab, guest, source, side, fault, point):
         need_no_volumes(lab, destination)
     elif hosts["source"].run("test -e /dev/vg/web1", check=False).rc == 0:
         guest.need_fenced(source)
+        if fault in MENDED:
+            copies = json.loads(lab.hosts[source].run("migrate-ctl own web1 --json").out)["disks"]
+            need(all(disk["verified"] for disk in copies), f"the copies were not found equal: {said_at_end(lab, source, started)}")
     else:
         need(fault == "power source", f"{source}'s old volumes are not there, and it never lost its power")
     for each in lab.hosts.values():
@@ -217,6 +222,10 @@ def owner_of(lab, source):
     need(len(owners) == 1, f"not exactly one owner: {held}")
     need(not any("owned" in holdings for name, holdings in held.items() if name != owners[0]), f"two owners: {held}")
     return owners[0]
+
+
+def said_at_end(lab, source, since):
+    return lab.hosts[source].run(f"journalctl -u ferryd -o cat --since @{int(since)} | grep 'cleaning up'", check=False).out
 
 
 def lost(lab):

@@ -37,7 +37,7 @@ struct Caught {
 // The first seed, of at most `limit`, whose world becomes unsafe under this mutation.
 std::optional<Caught> catch_mutation(Mutation mutation, std::uint64_t limit);
 // Seeds within which each mutation must be found.
-inline constexpr std::uint64_t kMutationSeeds = 20'000;
+inline constexpr std::uint64_t kMutationSeeds = 50'000;
 
 // The exploration of the ownership part, with the bounds that fit into a minute and a few gigabytes.
 struct Explored {

@@ -75,6 +75,7 @@ class DestinationDisks : public migration::DestinationDevice {
   bool written_ = false;         // by the guest, as a map told that has been taken out of the filter since
   std::array<bool, kDisks> replaced_fence_{};
   Contents received_{};
+  bool verified_ = false;        // asked again, it says the same
   bool digests_equal_ = false;
 };
 

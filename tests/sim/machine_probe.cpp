@@ -41,6 +41,7 @@ sim::PackedSource MachineProbe::save(const Source& m) {
   out.error = code_of(m.error_);
   out.cause = code_of(m.cause_);
   out.pending = m.pending_ ? static_cast<std::uint8_t>(1 + static_cast<int>(*m.pending_)) : 0;
+  out.timers = static_cast<std::uint8_t>(std::min(m.comeback_timers_, 255u));  // one for each broken link
   unsigned bit = 0;
   for (const bool* flag : std::initializer_list<const bool*> SOURCE_FLAGS(m)) {
     if (*flag) out.flags[bit / 8] |= static_cast<std::uint8_t>(1u << bit % 8);
@@ -58,6 +59,7 @@ void MachineProbe::load(Source& m, const sim::PackedSource& packed) {
   if (packed.pending) m.pending_ = static_cast<SourceEventType>(packed.pending - 1);
   m.times_ = {};
   m.rounds_ = 0;
+  m.comeback_timers_ = packed.timers;
   unsigned bit = 0;
   for (bool* flag : std::initializer_list<bool*> SOURCE_FLAGS(m)) {
     *flag = packed.flags[bit / 8] >> bit % 8 & 1;

@@ -13,6 +13,7 @@ namespace ferry::sim {
 
 struct PackedSource {
   std::uint8_t present = 0, state = 0, owner = 0, error = 0, cause = 0, pending = 0;
+  std::uint8_t timers = 0;
   std::uint8_t flags[3] = {0, 0, 0};
   bool operator==(const PackedSource&) const = default;
 };

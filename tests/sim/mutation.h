@@ -31,6 +31,7 @@ enum class Mutation : std::uint8_t {
   any_map_trusted,          // a filter that has missed writes passes for the one on record
   retired_marks_lost,       // what the verification took out of the map is not put back
   patient_source,           // the source gives a guest that stands still no limit
+  verified_anew,            // asked again for its digests, the destination compares with the maps used up
   count
 };
 
@@ -56,6 +57,7 @@ inline constexpr std::array<std::string_view, static_cast<std::size_t>(Mutation:
     "map of a filter that has missed writes",
     "marks taken out at the verification are lost",
     "no limit to the guest's standing still",
+    "verified anew without the maps",
 };
 constexpr std::string_view mutation_name(Mutation mutation) {
   return kMutationNames[static_cast<std::size_t>(mutation)];

@@ -70,6 +70,7 @@ void Outgoing::handle(const Signal& signal) {
   const S after = machine.state();
   if (before == S::resolving && signal.type == T::peer_opened) world_.saw(Seen::resolved_opened);
   if (before == S::resolving && signal.type == T::peer_revoked) world_.saw(Seen::resolved_revoked);
+  if (before == S::verifying && signal.type == T::peer_opened) world_.saw(Seen::came_back);
   if (signal.type == T::peer_returned) world_.saw(Seen::returned);
   if (signal.type == T::return_refused) world_.saw(Seen::return_refused);
   if (signal.type == T::peer_unknown) world_.saw(Seen::peer_unknown);
@@ -78,6 +79,8 @@ void Outgoing::handle(const Signal& signal) {
   closed_ = true;
   world_.trace(host, "s{} source ended: {}{}", session, migration::state_name(after),
                machine.error() ? " (" + machine.error()->what + ")" : "");
+  if (machine.error() && machine.error()->code == Errc::verify_mismatch)
+    world_.violate("false alarm: the digests of a good copy differ");
   if (after == S::done) world_.saw(Seen::moved);
   if (after == S::failed || after == S::aborted) world_.saw(Seen::rolled_back);
   if (after == S::in_doubt) world_.saw(Seen::in_doubt);

@@ -441,7 +441,8 @@ void OwnershipModel::life_steps(unsigned host) {
     step("a", "the operator restarts ferryd", [&] { stop(0); });
   if (state == migration::SourceState::awaiting_ready)
     step("a", "the guest has stood still for too long", [&] { to_source({ST::standstill_over}); }, true);
-  if (state == migration::SourceState::rolling_back && !from_.calls[0] && !from_.claim[0])
+  const bool rolls_back = state == migration::SourceState::rolling_back && !from_.calls[0] && !from_.claim[0];
+  if (from_.source.timers > 0 || rolls_back)
     step("a", "patience is over", [&] { to_source({ST::patience_over}); }, true);
 }
 

@@ -21,7 +21,7 @@ TEST(Simulator, EveryPromiseHolds) {
        {Seen::moved, Seen::rolled_back, Seen::resolved_opened, Seen::resolved_revoked, Seen::returned,
         Seen::return_refused, Seen::conceded, Seen::recovered, Seen::taken_back_at_start, Seen::revoked_at_start,
         Seen::answered_from_record, Seen::moved_back, Seen::both_guests_run, Seen::held_write, Seen::refused_write,
-        Seen::torn_block, Seen::duplicate_dropped, Seen::stray})
+        Seen::torn_block, Seen::duplicate_dropped, Seen::stray, Seen::came_back})
     EXPECT_GT(tally.seen[static_cast<std::size_t>(seen)], 0u) << seen_name(seen);
 }
 

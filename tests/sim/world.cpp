@@ -19,7 +19,7 @@ constexpr const char* kSeen[] = {"moved", "rolled back", "resolved: opened", "re
                                  "peer knows nothing", "ended in doubt", "moved back", "late grant", "both guests ran",
                                  "write held", "write refused", "torn block", "duplicate dropped",
                                  "restart needed", "stray event", "copy kept", "copies compared", "sent by the map",
-                                 "kept copy removed"};
+                                 "kept copy removed", "came back to verify"};
 static_assert(std::size(kSeen) == static_cast<std::size_t>(Seen::count));
 
 }  // namespace

@@ -83,6 +83,7 @@ enum class Seen : std::uint8_t {
   compared,
   followed,
   kept_removed,
+  came_back,  // to verify, after the link had broken
   count
 };
 const char* seen_name(Seen seen);

@@ -254,18 +254,24 @@ Status DestinationDisks::yield_all() {
 
 void DestinationDisks::verify() {
   worker_.post([this] {
-    std::vector<DiskDigest> digests;
-    for (auto& item : items_) {
-      auto digest = verify_one(item);
-      if (!digest) return post_(failed(std::move(digest).error()));
-      digests.push_back(std::move(*digest));
-    }
-    {
-      std::lock_guard lock(mutex_);
-      digests_ = std::move(digests);
-    }
-    post_({T::verified});
+    // Asked again, since the answer was lost: the maps that explain the guest's own writes were used up the first time.
+    if (digests().empty() && !verify_failed_) verify_all();
+    post_(verify_failed_ ? failed(*verify_failed_) : migration::DestinationEvent{T::verified});
   });
+}
+
+void DestinationDisks::verify_all() {
+  std::vector<DiskDigest> digests;
+  for (auto& item : items_) {
+    auto digest = verify_one(item);
+    if (!digest) {
+      verify_failed_ = std::move(digest).error();
+      return;
+    }
+    digests.push_back(std::move(*digest));
+  }
+  std::lock_guard lock(mutex_);
+  digests_ = std::move(digests);
 }
 
 // The guest is running on the disk while it is read, so a block may rightly differ from what was received:
@@ -288,7 +294,7 @@ Result<DiskDigest> DestinationDisks::verify_one(Item& item) {
 Result<std::uint64_t> DestinationDisks::unexplained(Item& item, const std::vector<std::uint64_t>& differing) {
   if (differing.empty()) return 0;
   auto& tracker = item.attachment->tracker();
-  // Called once per session, so the map need not be released for a further round.
+  // Once per session, so the map need not be released for a further round.
   // A write is marked when it completes. The freeze waits for those under way, for the blink of an eye.
   FERRY_TRY(tracker.freeze(kDrainTimeoutMs, kDrainTimeoutMs));
   auto map = tracker.swap();

@@ -84,6 +84,7 @@ class DestinationDisks : public migration::DestinationDevice {
   Status remove(Item& item);
   Status go_on_tracking(Item& item);
   Status yield_all();
+  void verify_all();
   Result<DiskDigest> verify_one(Item& item);
   Result<std::uint64_t> unexplained(Item& item, const std::vector<std::uint64_t>& differing);
 
@@ -93,6 +94,7 @@ class DestinationDisks : public migration::DestinationDevice {
   const Config& config_;
   Post post_;
   CloseToGuests close_to_guests_;
+  std::optional<Error> verify_failed_;        // worker only
   std::vector<Item> items_;                   // disks that are copied; changed by the worker only
   mutable std::mutex mutex_;                  // guards what follows
   std::shared_ptr<mover::Receiver> receiver_;

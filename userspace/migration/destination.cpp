@@ -32,6 +32,7 @@ constexpr std::array kMayAsk{
     Asked{S::idle, T::prepare},          Asked{S::receiving, T::close_gate},
     Asked{S::receiving, T::ready_asked}, Asked{S::ready, T::granted},
     Asked{S::open, T::digests_asked},    Asked{S::open, T::finish_asked},
+    Asked{S::verifying, T::digests_asked},
 };
 
 bool legal(S state, T event) {
@@ -130,6 +131,7 @@ void Destination::on_request(T asked) {
       may_own_ = true;
       return ports_.ledger.record(Holding::owned);
     case T::digests_asked:
+      if (state_ == S::verifying) return;  // again, over a new link: the answer is on its way
       begin(S::verifying);
       return ports_.device.verify();
     default:  // finish_asked

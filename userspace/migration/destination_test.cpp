@@ -128,6 +128,23 @@ TEST(Destination, OwnedDisksOutliveASourceThatIsGone) {
   EXPECT_FALSE(run.called("discard"));
 }
 
+// The link broke while it compared; it compares once, and tells whoever is there then.
+TEST(Destination, AnswersOnceWhenItIsAskedToVerifyAgain) {
+  Rig run;
+  bring_to(run, {T::prepare, T::ready_asked, T::granted});
+  run.machine.handle({T::digests_asked});
+  run.machine.handle({T::link_lost});
+  run.machine.handle({T::link_back});
+  run.machine.handle({T::revoke_asked});
+  EXPECT_TRUE(run.called("say opened"));
+  run.machine.handle({T::digests_asked});
+  run.drain();
+  EXPECT_EQ(std::count(run.log.begin(), run.log.end(), "verify"), 1);
+  EXPECT_EQ(std::count(run.log.begin(), run.log.end(), "say digests"), 1);
+  EXPECT_FALSE(run.called("refuse"));
+  EXPECT_EQ(run.machine.state(), S::open);
+}
+
 TEST(Destination, EndsCleanlyWhicheverStepFails) {
   Rig good;
   good.go();

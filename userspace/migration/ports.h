@@ -67,6 +67,7 @@ class PeerLink {
   // Both ask until there is an answer, over new connections if need be, and outlive a lost link.
   // Asks the peer never to open what was granted → peer_revoked | peer_opened (too late: it has) |
   // peer_returned (it has, and gave it back) | peer_unknown (it answers, but remembers nothing; asked again).
+  // Of a peer that has opened it changes nothing: the way back to one whose link broke.
   virtual void revoke() = 0;
   // Asks for the disks back after the peer opened them → peer_returned | return_refused | peer_unknown.
   virtual void ask_return() = 0;

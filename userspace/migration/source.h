@@ -77,7 +77,7 @@ enum class SourceEventType {
   thawed,
   detached,
   peer_aborted,
-  patience_over,     // the peer has had its time to take its part back
+  patience_over,     // the peer has had its time to take its part back, or to be found again
   failed,            // something we asked for failed: .error
   link_lost,         // .error
   abort_requested,
@@ -103,6 +103,8 @@ struct SourcePolicy {
   // How long the guest may stand still before the grant; after it only the peer's word ends that.
   Duration standstill{std::chrono::seconds(60)};
   Duration patience{std::chrono::seconds(10)};  // for the peer's answer to an abort
+  // How long a peer that went out of sight before the copy was verified is looked for; it waits as long itself.
+  Duration comeback{std::chrono::minutes(2)};
 };
 
 struct SourceTimes {
@@ -176,6 +178,7 @@ class Source {
   void concede(Error why);
   // source_end.cpp: verification, or everything taken back
   void verify();
+  void come_back();
   void on_verified(const SourceEvent& event);  // verifying, finishing
   void try_compare();
   void leave();
@@ -210,6 +213,7 @@ class Source {
   bool awaiting_thaw_ = false, awaiting_detach_ = false, awaiting_record_ = false, awaiting_peer_abort_ = false;
   // Verification and end.
   bool own_digest_ = false, peer_digest_ = false, peer_finished_ = false, left_ = false, conceded_ = false;
+  unsigned comeback_timers_ = 0;      // the peer is looked for until the last of them is over
 };
 
 }  // namespace ferry::migration

@@ -10,12 +10,18 @@ using S = SourceState;
 
 void Source::verify() {
   enter(S::verifying);
-  if (!link_up_) {
-    note_cleanup(make_error(Errc::peer_unreachable, "the link to the peer broke before the copy was verified"));
-    return leave();
-  }
   ports_.device.digest();
+  if (!link_up_) return come_back();
   ports_.link.ask_digests();
+}
+
+// The destination has said that the disks are its own, and says it again: to ask who owns them changes nothing, and is
+// the question that finds its way over new connections.
+void Source::come_back() {
+  ports_.log("the link to the peer broke before the copy was verified: looking for the peer");
+  ++comeback_timers_;
+  ports_.schedule(policy_.comeback, T::patience_over);
+  ports_.link.revoke();
 }
 
 void Source::on_verified(const SourceEvent& event) {
@@ -40,17 +46,27 @@ void Source::on_verified(const SourceEvent& event) {
     case T::detached:
       left_ = true;
       return try_end();
-    case T::link_lost:
-      link_up_ = false;
+    case T::link_lost: {
+      const bool was_up = std::exchange(link_up_, false);
+      if (state_ == S::verifying) return was_up ? come_back() : void();  // or it is being looked for
       if (peer_finished_) return;
       peer_finished_ = true;
       note_cleanup(error_of(event, "the link to the peer broke after the switchover"));
-      if (state_ == S::verifying) return leave();
       return try_end();
+    }
+    case T::peer_opened:
+      if (event.type == T::failed || state_ != S::verifying || link_up_) return;
+      link_up_ = true;
+      if (peer_digest_) return try_compare();
+      return ports_.link.ask_digests();
+    case T::patience_over:
+      if (comeback_timers_ == 0 || --comeback_timers_ > 0 || state_ != S::verifying || link_up_) return;
+      if (peer_digest_) return try_compare();  // nothing is missing but the end
+      note_cleanup(make_error(Errc::peer_unreachable, "the link to the peer broke before the copy was verified"));
+      return leave();
     case T::shut_down:
       if (state_ != S::verifying) return;
       note_cleanup(make_error(Errc::aborted, "ferryd was stopped before the copy was verified"));
-      ports_.device.stop_copy();
       return leave();
     default:
       return;
@@ -62,14 +78,16 @@ void Source::try_compare() {
   if (!error_ && !ports_.digests_equal())
     error_ = make_error(Errc::verify_mismatch, "the disks' digests differ between the two hosts", 0,
                         "the guest runs on the destination; keep the fenced source volumes and report this");
-  leave();
+  if (link_up_ || comeback_timers_ == 0) leave();
 }
 
 void Source::leave() {
+  if (state_ == S::verifying && !own_digest_) ports_.device.stop_copy();  // nothing to compare it with
   enter(S::finishing);
   ports_.ledger.record(Holding::given);
   ports_.device.leave_fenced();
   if (link_up_) return ports_.link.finish();
+  note_cleanup(make_error(Errc::peer_unreachable, "the link to the peer broke before it confirmed the end"));
   peer_finished_ = true;
 }
 

@@ -179,6 +179,112 @@ TEST(Source, LostAnswerToTheGrantIsAskedFor) {
   EXPECT_EQ(run.source.owner(), SourceOwner::destination);
 }
 
+// Delivers the answers of a good run until it verifies; the calls of `silent` have no answer by then.
+void bring_to_verifying(Rig& run, std::set<std::string> silent) {
+  run.world.silent = std::move(silent);
+  run.go();
+  ASSERT_EQ(run.source.state(), S::verifying);
+  ASSERT_FALSE(run.world.called("revoke"));
+  run.world.silent.clear();
+}
+void cut(Rig& run) { run.source.handle({T::link_lost, make_error(Errc::peer_unreachable, "cut")}); }
+
+TEST(Source, ComesBackToVerifyWhenTheLinkBreaks) {
+  Rig run;
+  bring_to_verifying(run, {"ask_digests"});
+  cut(run);
+  EXPECT_EQ(run.source.state(), S::verifying);
+  const std::pair<T, Duration> limit{T::patience_over, std::chrono::minutes(2)};
+  EXPECT_EQ(std::count(run.timers.begin(), run.timers.end(), limit), 1);
+  run.drain();
+  run.check_invariants();
+  EXPECT_EQ(std::count(run.world.log.begin(), run.world.log.end(), "ask_digests"), 2);
+  EXPECT_TRUE(run.world.called("finish"));
+  EXPECT_EQ(run.source.state(), S::done);
+  EXPECT_FALSE(run.source.error());
+}
+
+TEST(Source, LooksForALostPeerForALimitedTime) {
+  Rig run;
+  bring_to_verifying(run, {"digest", "ask_digests"});
+  cut(run);
+  run.world.queue.clear();  // nobody answers
+  EXPECT_FALSE(run.source.ended());
+  run.source.handle({T::patience_over});
+  run.drain();
+  run.check_invariants();
+  EXPECT_TRUE(run.world.called("stop_copy")) << "a digest that nobody will compare is still computed";
+  EXPECT_EQ(run.source.state(), S::failed);
+  EXPECT_EQ(run.source.owner(), SourceOwner::destination);
+  EXPECT_EQ(run.source.error()->code, Errc::cleanup_incomplete);
+  EXPECT_FALSE(run.world.called("finish"));
+}
+
+TEST(Source, ASecondBreakHasItsOwnTime) {
+  Rig run;
+  bring_to_verifying(run, {"digest", "ask_digests"});
+  cut(run);
+  run.world.silent = {"ask_digests"};
+  run.drain();  // found again
+  cut(run);
+  run.world.queue.clear();
+  run.source.handle({T::patience_over});  // the first one's
+  EXPECT_EQ(run.source.state(), S::verifying);
+  run.source.handle({T::patience_over});
+  EXPECT_EQ(run.source.state(), S::finishing);
+}
+
+TEST(Source, ItsPatienceMeansNothingOnceThePeerIsFound) {
+  Rig run;
+  bring_to_verifying(run, {"digest"});
+  cut(run);
+  run.drain();
+  run.source.handle({T::patience_over});
+  EXPECT_EQ(run.source.state(), S::verifying);
+  run.source.handle({T::digests_taken});
+  run.drain();
+  EXPECT_EQ(run.source.state(), S::done);
+}
+
+// Its digests are here; what is missing is that it hears of the end.
+TEST(Source, ComesBackToEndWhatIsVerified) {
+  Rig run;
+  bring_to_verifying(run, {"digest"});  // the peer's are here
+  cut(run);
+  run.source.handle({T::digests_taken});
+  EXPECT_EQ(run.source.state(), S::verifying);
+  run.drain();
+  EXPECT_TRUE(run.world.called("finish"));
+  EXPECT_EQ(run.source.state(), S::done);
+}
+
+TEST(Source, WaitsForItsOwnDigestWhenOnlyTheEndIsMissing) {
+  Rig run;
+  bring_to_verifying(run, {"digest"});
+  cut(run);
+  run.world.queue.clear();
+  run.source.handle({T::patience_over});
+  EXPECT_EQ(run.source.state(), S::verifying);
+  run.digests_equal = false;
+  run.source.handle({T::digests_taken});
+  run.drain();
+  EXPECT_EQ(run.source.state(), S::failed);
+  EXPECT_EQ(run.source.error()->code, Errc::verify_mismatch);
+}
+
+// It had them ready when the new connection came up, and says so first.
+TEST(Source, DigestsMayComeBeforeTheWordThatTheLinkIsBack) {
+  Rig run;
+  bring_to_verifying(run, {"ask_digests"});
+  cut(run);
+  run.source.handle({T::peer_digests});
+  EXPECT_EQ(run.source.state(), S::verifying);
+  run.drain();
+  EXPECT_EQ(std::count(run.world.log.begin(), run.world.log.end(), "ask_digests"), 1);
+  EXPECT_TRUE(run.world.called("finish"));
+  EXPECT_EQ(run.source.state(), S::done);
+}
+
 TEST(Source, GuestThatDoesNotStartThereComesBack) {
   Rig run;
   run.hypervisor.starts_there = false;

@@ -130,8 +130,12 @@ struct Rig {
   FakeHypervisor hypervisor{world};
   bool digests_equal = true;
   std::vector<std::string> trace;
+  std::vector<std::pair<T, Duration>> timers;
   Source source{{world, world, world, hypervisor, world,
-                 [this](Duration, T due) { if (due == T::pace_timer) world.queue.push_back({due}); },
+                 [this](Duration after, T due) {
+                   if (due == T::pace_timer) return world.queue.push_back({due});
+                   timers.emplace_back(due, after);  // a test lets them be over
+                 },
                  [this] { return digests_equal; },
                  [this](const std::string& line) { trace.push_back(line); }},
                 {}};
