@@ -100,6 +100,8 @@ void learn_kind(VolumeInfo& info, dev_t device) {
 
 }  // namespace
 
+bool is_open(const VolumeInfo& volume) { return !volume.dm_name.empty() && has_openers(volume.dm_name); }
+
 const char* role_name(Role role) {
   switch (role) {
     case Role::data: return "data";
@@ -135,8 +137,7 @@ Result<VolumeInfo> inspect(const std::string& path) {
   if (!known.ok()) return known;
   VolumeInfo info = std::move(*known);
   if (info.kind == VolumeInfo::Kind::lvm) ask_lvm_for_names(info);
-  info.in_use = (!info.dm_name.empty() && has_openers(info.dm_name)) ||
-                is_claimed(path, info.device);
+  info.in_use = is_open(info) || is_claimed(path, info.device);
   Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!fd.valid()) return sys_error("cannot open the volume " + path, errno);
   int block_size = 0;

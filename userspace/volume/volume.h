@@ -36,6 +36,8 @@ struct VolumeInfo {
 // Path, names, kind and identity of a block device, the rest keeps its defaults. Asks the kernel alone: it neither
 // opens the device nor waits for LVM.
 Result<VolumeInfo> identify(const std::string& path);
+// Whether anybody has a device of device-mapper open; false for other devices. Asks the kernel alone.
+bool is_open(const VolumeInfo& volume);
 // Looks at a block device without changing it. Never reads for the role from a device that makes
 // reads wait (a closed gate); that is the caller's business.
 Result<VolumeInfo> inspect(const std::string& path);
