@@ -289,14 +289,15 @@ class Host:
         return self.wait_for(newest, timeout, what)
 
     def put(self, path: str, content: str | bytes | pathlib.Path, mode: int = 0o644) -> None:
-        """Writes a file on the host. `content`: text, bytes, or the path of a file out here."""
+        """Writes a file on the host, safe from a loss of power. `content`: text, bytes, or the path of a file out
+        here."""
         if isinstance(content, pathlib.Path):
             content = content.read_bytes()
         if isinstance(content, str):
             content = content.encode()
         quoted = shlex.quote(path)
         command = (f"mkdir -p $(dirname {quoted}) && cat >{quoted}.new && chmod {mode:o} "
-                   f"{quoted}.new && mv {quoted}.new {quoted}")
+                   f"{quoted}.new && mv {quoted}.new {quoted} && sync {quoted}")
         done = subprocess.run(self.ssh_argv() + [command], input=content, capture_output=True,
                               timeout=300)
         if done.returncode != 0:
