@@ -53,9 +53,18 @@ def dirty_bytes(host):
                for v in json.loads(host.run("migrate-ctl volumes --json").out)["volumes"])
 
 
+def filters_on(host):
+    """Their lines in the tables of the volumes."""
+    return sorted(host.run("dmsetup table | grep ' ferry '", check=False).out.splitlines())
+
+
+def wait_kept(lab):
+    lab.b.wait_for(lambda: {d["holding"] for d in owned(lab.b)} == {"given"}, 60, "b to keep its copy")
+
+
 def need_kept(lab, guest):
     """Incomplete copies lie on b, closed, and a owns the disks."""
-    lab.b.wait_for(lambda: {d["holding"] for d in owned(lab.b)} == {"given"}, 60, "b to keep its copy")
+    wait_kept(lab)
     need(all(d["barred"] for d in owned(lab.b)), f"an incomplete copy takes writes: {owned(lab.b)}")
     guest.need_fenced("b")
     guest.need_only_on("a")
@@ -109,8 +118,16 @@ def link_cut(lab, guest):
     lab.heal_link()
 
 
-def crash_on_b(lab, _guest):
+def crash_on_b(lab, guest):
+    """Its gates become fences: at no instant are the volumes plain."""
+    pid = "$(systemctl show -P MainPID ferryd)"
+    before = filters_on(lab.b)
+    lab.a.run(f"kill -STOP {pid}")  # or its next attempt puts new ones in
     lab.b.kill9("ferryd")
+    wait_kept(lab)
+    guest.need_fenced("b")
+    need(filters_on(lab.b) == before, f"the filters are not the same: {before} and {filters_on(lab.b)}")
+    lab.a.run(f"kill -CONT {pid}")
 
 
 def crash_on_a(lab, _guest):

@@ -52,18 +52,26 @@ bool hide(const store::DiskRecord& disk) {
 }
 
 // The tracker in the volume's table, when it covers the volume and lets no write through.
-bool filter_closed(const filter::Volume& volume) {
-  if (!volume.tracker) return false;
+std::optional<filter::TrackerInfo> closed_filter(const filter::Volume& volume) {
+  if (!volume.tracker) return std::nullopt;
   auto tracker = filter::Tracker::open(*volume.tracker, false);
-  if (!tracker) return false;
-  const auto info = tracker->info();
-  if (!info || !info->bound() || info->detached()) return false;
+  if (!tracker) return std::nullopt;
+  auto info = tracker->info();
+  if (!info || !info->bound() || info->detached()) return std::nullopt;
   switch (info->state) {
     case FERRY_STATE_FENCED:
     case FERRY_STATE_RECEIVING:
-    case FERRY_STATE_GATED: return true;
-    default: return false;
+    case FERRY_STATE_GATED: return std::move(*info);
+    default: return std::nullopt;
   }
+}
+
+// A gate whose ferryd has died would hold I/O for ever. It becomes the fence, so that there is no instant in between.
+void fence_lost_gate(const filter::TrackerInfo& info, const std::string& path) {
+  if (info.state == FERRY_STATE_FENCED || info.owned()) return;
+  auto tracker = filter::Tracker::open(info.uuid, true);
+  auto fenced = tracker ? tracker->fence() : Status(tracker.error());
+  if (!fenced) spdlog::warn("{}: the gate stays, and holds all I/O: {}", path, fenced.error().message());
 }
 
 Status set_read_only(const std::string& path, bool on) {
@@ -113,7 +121,10 @@ Status lift_read_only(const filter::Volume& volume, const std::string& path) {
 Result<Bar> bar_by_filter(const std::string& path, const std::function<bool()>& still_barred) {
   auto volume = filter::find_volume(path);
   if (!volume) return std::move(volume).error();
-  if (filter_closed(*volume)) return Bar::held;
+  if (const auto info = closed_filter(*volume)) {
+    fence_lost_gate(*info, path);
+    return Bar::held;
+  }
   FERRY_TRY(lift_read_only(*volume, path));
   return put_filter_in(path, still_barred);
 }
@@ -192,7 +203,7 @@ bool is_closed(const store::DiskRecord& disk, const std::map<std::string, std::s
   const auto path = locate(disk, devices);
   if (!path) return path.error().code == Errc::not_found || path.error().code == Errc::busy;
   const auto volume = filter::find_volume(*path);
-  return (volume && filter_closed(*volume)) || (is_read_only(*path) && !filter::module_version());
+  return (volume && closed_filter(*volume)) || (is_read_only(*path) && !filter::module_version());
 }
 
 Result<std::vector<BarReport>> bar_all(const store::OwnershipStore& store) {

@@ -91,10 +91,8 @@ void take_back_incoming(const Config& config, store::OwnershipStore& store, cons
   if (std::any_of(disks.begin(), disks.end(), is_open))
     if (auto gone = end_incoming_guest(config, session.vm, session.domain_xml); !gone)
       spdlog::warn("{}: {}", session.id, gone.error().message());
-  for (const auto& disk : kept) {
-    take_filter_out(disk);  // and the session's own door past it
+  for (const auto& disk : kept)
     if (auto barred = bar_volume(disk); !barred) spdlog::error("{}", barred.error().message());
-  }
   for (const auto& disk : created) {
     const auto lv = volume::find_lv(disk.path);
     if (!lv && (lv.error().code == Errc::not_found || lv.error().code == Errc::usage)) continue;  // never made
