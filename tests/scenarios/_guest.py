@@ -149,6 +149,8 @@ class Guest(LabGuest):
     def need_no_leftovers(self, host):
         names = self.lab.hosts[host].run("dmsetup ls").out
         need("-ferry" not in names, f"devices of a migration are left on {host}: {names}")
+        tags = self.lab.hosts[host].run("lvs --noheadings -o lv_name,lv_tags vg", check=False).out
+        need("ferry_for_" not in tags, f"tags of a migration are left on {host}: {tags}")
 
     def need_fenced(self, host):
         """Writing to the volumes fails, reading does not."""

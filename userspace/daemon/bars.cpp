@@ -237,6 +237,8 @@ Status unbar_volume(const store::DiskRecord& disk) {
   if (!lv) return lv.error();
   if (*lv && (*lv)->hidden) FERRY_TRY(volume::show_lv(**lv));
   if (*lv && !(*lv)->active) FERRY_TRY(volume::activate_lv(**lv));
+  if (*lv)
+    if (auto done = volume::forget_made_for(**lv); !done) spdlog::warn("{}", done.error().message());
   const auto path = locate(disk, volume::mapped_devices());
   if (!path) return path.error();
   const auto volume = filter::find_volume(*path);

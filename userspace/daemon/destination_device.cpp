@@ -347,6 +347,14 @@ Status DestinationDisks::go_on_tracking(Item& item) {
   return open && item.attachment->intact() ? item.attachment->leave() : item.attachment->detach();
 }
 
+// The guest runs on it: nothing may take it for what some migration left behind.
+void DestinationDisks::forget_made_for(const Item& item) {
+  const auto lv = volume::find_lv(item.request.path);
+  if (!lv && lv.error().code == Errc::usage) return;  // no logical volume
+  auto done = lv ? volume::forget_made_for(*lv) : Status(lv.error());
+  if (!done) spdlog::warn("{}: {}", session_, done.error().message());
+}
+
 // A volume that was made for the disk, with this session's filter or not yet.
 Status DestinationDisks::remove(Item& item) {
   if (item.attachment) FERRY_TRY(item.attachment->leave());
@@ -372,6 +380,7 @@ Status DestinationDisks::clean(bool keep) {
       done = keep ? go_on_tracking(item) : put_back(item);
     if (!done) note(item, std::move(done).error());
     else item.attachment.reset();
+    if (keep) forget_made_for(item);
   }
   if (first) return *first;
   return ok_status();

@@ -81,6 +81,7 @@ class DestinationDisks : public migration::DestinationDevice {
   Status judge_base(Item& item);
   Status clean(bool keep);
   Status put_back(Item& item);
+  void forget_made_for(const Item& item);
   Status remove(Item& item);
   Status go_on_tracking(Item& item);
   Status yield_all();

@@ -183,6 +183,12 @@ Status show_lv(const LvState& lv) {
                  "cannot bring the volume " + lv.vg + '/' + lv.lv + " back");
 }
 
+Status forget_made_for(const LvState& lv) {
+  if (lv.made_for.empty()) return ok_status();
+  return run_lvm({"lvchange", "--deltag", std::string(kMadeForTag) + lv.made_for, lv.vg + '/' + lv.lv},
+                 "cannot take the tag " + std::string(kMadeForTag) + lv.made_for + " off the volume " + lv.vg + '/' + lv.lv);
+}
+
 Status activate_lv(const LvState& lv) {
   return run_lvm({"lvchange", "--activate", "y", "--ignoreactivationskip", lv.vg + '/' + lv.lv},
                  "cannot activate the volume " + lv.vg + '/' + lv.lv);

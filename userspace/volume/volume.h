@@ -65,6 +65,8 @@ Result<LvState> find_lv(const std::string& path);
 // after a reboot it is not there. Metadata only: the live table stays as it is. And the way back.
 Status hide_lv(const LvState& lv);
 Status show_lv(const LvState& lv);
+// Takes the tag of create_lv() off, if there is one. Metadata only.
+Status forget_made_for(const LvState& lv);
 // Makes a hidden volume active, too.
 Status activate_lv(const LvState& lv);
 
