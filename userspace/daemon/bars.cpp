@@ -66,9 +66,12 @@ std::optional<filter::TrackerInfo> closed_filter(const filter::Volume& volume) {
   }
 }
 
-// A gate whose ferryd has died would hold I/O for ever. It becomes the fence, so that there is no instant in between.
+// Its ferryd has died: nobody will open it.
+bool is_lost_gate(const filter::TrackerInfo& info) { return info.state != FERRY_STATE_FENCED && !info.owned(); }
+
+// It would hold I/O for ever. It becomes the fence, so that there is no instant in between.
 void fence_lost_gate(const filter::TrackerInfo& info, const std::string& path) {
-  if (info.state == FERRY_STATE_FENCED || info.owned()) return;
+  if (!is_lost_gate(info)) return;
   auto tracker = filter::Tracker::open(info.uuid, true);
   auto fenced = tracker ? tracker->fence() : Status(tracker.error());
   if (!fenced) spdlog::warn("{}: the gate stays, and holds all I/O: {}", path, fenced.error().message());
@@ -204,6 +207,14 @@ bool is_closed(const store::DiskRecord& disk, const std::map<std::string, std::s
   if (!path) return path.error().code == Errc::not_found || path.error().code == Errc::busy;
   const auto volume = filter::find_volume(*path);
   return (volume && closed_filter(*volume)) || (is_read_only(*path) && !filter::module_version());
+}
+
+bool has_lost_gate(const store::DiskRecord& disk) {
+  const auto path = locate(disk, volume::mapped_devices());
+  if (!path) return false;
+  const auto volume = filter::find_volume(*path);
+  const auto info = volume ? closed_filter(*volume) : std::nullopt;
+  return info && is_lost_gate(*info);
 }
 
 Result<std::vector<BarReport>> bar_all(const store::OwnershipStore& store) {

@@ -40,6 +40,9 @@ Result<Bar> bar_volume(const store::DiskRecord& disk, const std::function<bool()
 // no filter to be had.
 bool is_closed(const store::DiskRecord& disk, const std::map<std::string, std::string>& devices);
 
+// The volume has a gate that a ferryd shut which has died since: nobody will open it.
+bool has_lost_gate(const store::DiskRecord& disk);
+
 struct BarReport {
   store::DiskRecord disk;
   Result<Bar> bar;

@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
+#include <string>
+#include <utility>
 
 #include "base/log.h"
 #include "daemon/bars.h"
@@ -43,6 +46,16 @@ void take_filter_out(const DiskRecord& disk) {
   if (!is_the_volume(disk)) return;
   auto done = filter::detach_volume(disk.path, true);
   if (!done && done.error().code != Errc::not_found) spdlog::error("{}", done.error().message());
+}
+
+// A volume that a migration made, and that never became anybody's.
+void remove_made(const DiskRecord& disk) {
+  const auto lv = volume::find_lv(disk.path);
+  if (!lv && (lv.error().code == Errc::not_found || lv.error().code == Errc::usage)) return;  // never made
+  if (!lv || !was_made_for(disk, *lv))
+    return spdlog::warn("{} is not removed: {}", disk.path,
+                        lv ? "it was not made for that migration" : lv.error().message());
+  if (auto removed = remove_closed(disk.path); !removed) spdlog::error("{}", removed.error().message());
 }
 
 void note(store::OwnershipStore& store, const SessionRecord& session, std::vector<DiskRecord> disks, Holding holding,
@@ -93,16 +106,28 @@ void take_back_incoming(const Config& config, store::OwnershipStore& store, cons
       spdlog::warn("{}: {}", session.id, gone.error().message());
   for (const auto& disk : kept)
     if (auto barred = bar_volume(disk); !barred) spdlog::error("{}", barred.error().message());
-  for (const auto& disk : created) {
-    const auto lv = volume::find_lv(disk.path);
-    if (!lv && (lv.error().code == Errc::not_found || lv.error().code == Errc::usage)) continue;  // never made
-    if (!lv || !was_made_for(disk, *lv)) {
-      spdlog::warn("{} is not removed: {}", disk.path,
-                   lv ? "it was not made for that migration" : lv.error().message());
-      continue;
-    }
-    if (auto removed = remove_closed(disk.path); !removed) spdlog::error("{}", removed.error().message());
+  for (const auto& disk : created) remove_made(disk);
+}
+
+// ferryd may have ended between the promise never to open them and the clean-up. `claimed`: paths and volume ids that
+// other records have to do with by now.
+void clean_up_revoked(const Config& config, const SessionRecord& session, const std::vector<DiskRecord>& disks,
+                      const std::set<std::string>& claimed) {
+  std::vector<DiskRecord> made, shut;
+  for (const auto& disk : disks) {
+    if (claimed.contains(disk.path) || claimed.contains(disk.volume_id)) continue;
+    // Without its tag it is somebody's: a volume that is removed as it should be leaves its record behind.
+    const auto lv = disk.created ? volume::find_lv(disk.path) : Result<volume::LvState>(volume::LvState{});
+    if (disk.created && lv && !lv->made_for.empty()) made.push_back(disk);
+    if (!disk.created && has_lost_gate(disk)) shut.push_back(disk);
   }
+  if (made.empty() && shut.empty()) return;
+  spdlog::warn("{}: {} was called off and not cleaned up when ferryd ended", session.id, session.vm);
+  if (std::any_of(made.begin(), made.end(), is_open) || std::any_of(shut.begin(), shut.end(), is_open))
+    if (auto gone = end_incoming_guest(config, session.vm, session.domain_xml); !gone)
+      spdlog::warn("{}: {}", session.id, gone.error().message());
+  for (const auto& disk : made) remove_made(disk);
+  for (const auto& disk : shut) take_filter_out(disk);  // as it was before
 }
 
 // A migration that did not come to its end in an earlier ferryd's time.
@@ -122,13 +147,19 @@ Result<std::vector<Errand>> recover(const Config& config, ControlLoop& loop, sto
   std::vector<Errand> errands;
   auto all = store.disks();
   if (!all) return std::move(all).error();
-  std::map<std::string, std::vector<DiskRecord>> sessions;
-  for (auto& disk : *all) sessions[disk.session].push_back(std::move(disk));
-  for (auto& [id, disks] : sessions) {
-    auto session = store.session(id);
+  // One session may leave some of its disks called off, and others closed.
+  std::map<std::pair<std::string, Holding>, std::vector<DiskRecord>> groups;
+  std::set<std::string> claimed;
+  for (auto& disk : *all) {
+    if (disk.holding != Holding::revoked) claimed.insert({disk.path, disk.volume_id});
+    groups[{disk.session, disk.holding}].push_back(std::move(disk));
+  }
+  claimed.erase("");  // not known yet
+  for (auto& [group, disks] : groups) {
+    auto session = store.session(group.first);
     if (!session) return std::move(session).error();
     if (!*session) continue;
-    switch (disks.front().holding) {
+    switch (group.second) {
       case Holding::moving:
         take_back_outgoing(config, store, **session, disks);
         note_errand(**session, errands);
@@ -166,6 +197,7 @@ Result<std::vector<Errand>> recover(const Config& config, ControlLoop& loop, sto
         note_errand(**session, errands);
         break;
       case Holding::revoked:
+        clean_up_revoked(config, **session, disks, claimed);
         break;
     }
   }
