@@ -5,10 +5,12 @@ and nothing is left behind.
 
 A fault strikes while ferryd stands still in the middle of the change: it crashes; it hangs and goes on late; the link
 is cut under it; one of the hosts loses power. Besides, each message of a good migration is lost (with its connection, as
-on TCP) or comes twice, and a destination stands still for longer than the source waits. Each case moves the guest away
+on TCP) or comes twice, and a destination stands still for longer than the source waits. What mends a first fault is
+broken by a second one. Each case moves the guest away
 from wherever the one before has left it. FERRY_FAULTS=all runs all of them (hours), another value those cases whose name
 contains one of its words, separated by commas; without it the cases of QUICK. Results: build/results/faults.json."""
 
+import collections
 import json
 import os
 import time
@@ -48,30 +50,68 @@ TINY = SMALL | {"data_mib": 16, "swap_mib": 16, "options": "guest.memory_mib=24 
 LATE_S = 30
 
 
-def names():
-    """side that it happens on, fault and point of every case."""
-    for side, states in POINTS.items():
+class Case(collections.namedtuple("Case", "side fault point after", defaults=(None,))):
+    """`side`: of the ferryd in which it strikes; `after`: the case that comes before it in the same migration."""
+
+    @property
+    def name(self):
+        return f"{self.fault} {self.point}" + (f" after {self.after.name}" if self.after else "")
+
+    @property
+    def plan(self):
+        """The line that tells the fault point."""
+        return f"{self.fault if self.fault in AT_ONCE else 'hang'} {self.point}"
+
+    @property
+    def may_lose_the_guest(self):
+        """A guest whose memory was on its way is gone with its host's power or its client."""
+        return self.fault == "crash" or self.fault.startswith("power") or bool(self.after and self.after.may_lose_the_guest)
+
+
+# What goes wrong first, and the changes of state that mend it. The disks are handed back, since the guest does not start;
+# the destination promises never to open; it keeps the disks, since nobody can tell that the guest did not write there.
+MENDING = (
+    (Case("destination", "link", "destination: accepting -> opening"), {
+        "source": ["granting", "resolving", "completing", "returning", "reclaiming", "rolling_back"],
+        "destination": ["opening", "open", "yielding", "returning", "cleaning"]}),
+    (Case("source", "link", "source: committing -> granting"), {
+        "source": ["granting", "resolving", "reclaiming", "rolling_back"],
+        "destination": ["ready", "revoking", "cleaning"]}),
+    (Case("destination", "crash", "destination: opening -> open"), {
+        "source": ["returning", "conceding", "finishing"]}),
+)
+
+
+def at_changes(points, after=None):
+    for side, states in points.items():
         for state, following in zip(states, states[1:]):
             for fault in FAULTS:
-                yield side, fault, f"{side}: {state} -> {following}"
+                yield Case(side, fault, f"{side}: {state} -> {following}", after)
+
+
+def all_cases():
+    yield from at_changes(POINTS)
     for side, messages in MESSAGES.items():
         for message in messages:
             for fault in MESSAGE_FAULTS:
-                yield side, fault, f"message: {message}"
+                yield Case(side, fault, f"message: {message}")
     for point in STUCK:
-        yield "destination", "stuck", point
+        yield Case("destination", "stuck", point)
+    for first, points in MENDING:
+        yield from at_changes(points, first)
 
 
 def chosen():
     wanted = os.environ.get("FERRY_FAULTS")
-    for side, fault, point in names():
-        name = f"{fault} {point}"
-        if wanted == "all" or (not wanted and name in QUICK) or (wanted and any(word in name for word in wanted.split(","))):
-            yield side, fault, point
+    if wanted == "all":
+        return list(all_cases())
+    if not wanted:
+        return [case for case in all_cases() if case.name in QUICK]
+    return [case for case in all_cases() if any(word in case.name for word in wanted.split(","))]
 
 
 def run(lab):
-    cases = list(chosen())
+    cases = chosen()
     need(cases, f"FERRY_FAULTS={os.environ.get('FERRY_FAULTS')} chooses nothing")
     for host in lab.hosts.values():
         host.put("/root/fault.so", LIBRARY, 0o755)
@@ -83,14 +123,14 @@ def run(lab):
     with Guest(lab, **TINY) as guest:
         source = "a"
         for case in cases:
-            rows.append(one(lab, guest, source, *case))
+            rows.append(one(lab, guest, source, case))
             write(rows)
             source = rows[-1]["next"]
         # Nothing that a fault left is in the way of going at last.
         guest.migrate(source, other(source), "--create")
         guest.need_only_on(other(source))
         guest.verify_disk()
-    bad = [f"{row['fault']} {row['point']}: {row['why']}" for row in rows if not row["passed"]]
+    bad = [f"{row['case']}: {row['why']}" for row in rows if not row["passed"]]
     need(not bad, "; ".join(bad))
 
 
@@ -100,12 +140,13 @@ def write(rows):
     RESULTS.write_text(json.dumps({"cases": len(rows), "passed": good, "failed": len(rows) - good, "rows": rows}, indent=1))
 
 
-def one(lab, guest, source, side, fault, point):
+def one(lab, guest, source, case):
     """A row of the results. Whatever the outcome, the next case finds the guest on "next" and nothing on the other."""
     began = time.monotonic()
-    row = {"source": source, "side": side, "fault": fault, "point": point, "passed": False, "owner": "", "why": "", "next": "a"}
+    row = {"case": case.name, "source": source, "side": case.side, "fault": case.fault, "point": case.point,
+           "after": case.after.name if case.after else "", "passed": False, "owner": "", "why": "", "next": "a"}
     try:
-        row["owner"] = break_it(lab, guest, source, side, fault, point)
+        row["owner"] = break_it(lab, guest, source, case)
         row["next"] = row["owner"]
         guest.tidy_volumes(other(row["owner"]))
         need_no_volumes(lab, other(row["owner"]))
@@ -116,29 +157,29 @@ def one(lab, guest, source, side, fault, point):
         guest.start(lab.a)
         guest.wait_ready(swap_kib=0)
     row["seconds"] = round(time.monotonic() - began)
-    lab.log(f"{'ok  ' if row['passed'] else 'FAIL'} {fault} {point}: from {source}, owner {row['owner'] or '?'}, "
+    lab.log(f"{'ok  ' if row['passed'] else 'FAIL'} {case.name}: from {source}, owner {row['owner'] or '?'}, "
             f"{row['seconds']} s {row['why']}")
     return row
 
 
-def break_it(lab, guest, source, side, fault, point):
+def break_it(lab, guest, source, case):
     """Returns the owner afterwards."""
     destination = other(source)
     hosts = {"source": lab.hosts[source], "destination": lab.hosts[destination]}
-    host = hosts[side]
-    what = fault if fault in AT_ONCE else "hang"
-    host.run(f"echo '{what} {point}' >/run/ferry-fault")
+    story = [case.after, case] if case.after else [case]
+    for each in story:
+        hosts[each.side].run(f"echo '{each.plan}' >>/run/ferry-fault")
     started = time.time()
     lab.hosts[source].spawn(f"migrate-ctl migrate web1 {destination} --create --keep 0 --retry-for 0 --json")
-    host.wait_for("! test -e /run/ferry-fault", 300, f"ferryd to come to {point}")
-    strike(lab, hosts, host, fault)
+    for each in story:
+        hosts[each.side].wait_for(f"! grep -qsxF '{each.plan}' /run/ferry-fault", 300, f"ferryd to come to {each.point}")
+        strike(lab, hosts, hosts[each.side], each.fault)
     for each in lab.hosts.values():
         each.wait_for("systemctl is-active ferryd && migrate-ctl jobs >/dev/null", 90, f"ferryd on {each.name}")
     lab.a.wait_for(lambda: settled(lab), 300, "both hosts to have settled who owns the disks", interval=1)
     owner = owner_of(lab, source)
     if not guest.runs_on(owner):
-        # Its memory is gone with its host's power; its disks are not.
-        need(fault.startswith("power") or fault == "crash", f"the guest runs nowhere, and no host was lost: {lost(lab)}")
+        need(case.may_lose_the_guest, f"the guest runs nowhere, and no host was lost: {lost(lab)}")
         lab.hosts[owner].run("virsh -q start web1 || { migrate-ctl own web1 --definition >/root/lost.xml && "
                              "virsh -q define /root/lost.xml && virsh -q start web1; }", timeout=240)
         guest.wait_ready(swap_kib=0)
@@ -150,11 +191,11 @@ def break_it(lab, guest, source, side, fault, point):
         need_no_volumes(lab, destination)
     elif hosts["source"].run("test -e /dev/vg/web1", check=False).rc == 0:
         guest.need_fenced(source)
-        if fault in MENDED:
+        if case.fault in MENDED and not case.after:
             copies = json.loads(lab.hosts[source].run("migrate-ctl own web1 --json").out)["disks"]
             need(all(disk["verified"] for disk in copies), f"the copies were not found equal: {said_at_end(lab, source, started)}")
     else:
-        need(fault == "power source", f"{source}'s old volumes are not there, and it never lost its power")
+        need(case.fault == "power source", f"{source}'s old volumes are not there, and it never lost its power")
     for each in lab.hosts.values():
         need_no_alarm(each, started)
     need(time.time() - started < 900, "it took longer than a quarter of an hour")
