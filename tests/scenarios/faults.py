@@ -6,9 +6,9 @@ and nothing is left behind.
 A fault strikes while ferryd stands still in the middle of the change: it crashes; it hangs and goes on late; the link
 is cut under it; one of the hosts loses power. Besides, each message of a good migration is lost (with its connection, as
 on TCP) or comes twice, and a destination stands still for longer than the source waits. What mends a first fault is
-broken by a second one. Each case moves the guest away
-from wherever the one before has left it. FERRY_FAULTS=all runs all of them (hours), another value those cases whose name
-contains one of its words, separated by commas; without it the cases of QUICK. Results: build/results/faults.json."""
+broken by a second one. Each case moves the guest away from wherever the one before has left it. FERRY_FAULTS=all runs
+all of them (hours), another value those cases whose name contains one of its words, separated by commas; without it the
+cases of QUICK. Results: build/results/faults.json."""
 
 import collections
 import json

@@ -51,17 +51,23 @@ bool hide(const store::DiskRecord& disk) {
   return hidden.ok();
 }
 
-// The tracker in the volume's table, when it covers the volume and lets no write through.
-std::optional<filter::TrackerInfo> closed_filter(const filter::Volume& volume) {
+// Of the tracker in the volume's table; nothing when there is none, or it cannot be asked.
+std::optional<filter::TrackerInfo> tracker_info(const filter::Volume& volume) {
   if (!volume.tracker) return std::nullopt;
   auto tracker = filter::Tracker::open(*volume.tracker, false);
-  if (!tracker) return std::nullopt;
-  auto info = tracker->info();
+  auto info = tracker ? tracker->info() : Result<filter::TrackerInfo>(tracker.error());
+  if (!info) return std::nullopt;
+  return std::move(*info);
+}
+
+// The tracker in the volume's table, when it covers the volume and lets no write through.
+std::optional<filter::TrackerInfo> closed_filter(const filter::Volume& volume) {
+  auto info = tracker_info(volume);
   if (!info || !info->bound() || info->detached()) return std::nullopt;
   switch (info->state) {
     case FERRY_STATE_FENCED:
     case FERRY_STATE_RECEIVING:
-    case FERRY_STATE_GATED: return std::move(*info);
+    case FERRY_STATE_GATED: return info;
     default: return std::nullopt;
   }
 }
@@ -173,10 +179,17 @@ Result<Bar> bar_what_is_there(const store::DiskRecord& disk, const std::function
 
 std::optional<filter::TrackerInfo> follower_in(const store::DiskRecord& disk, const filter::Volume& volume) {
   if (!volume.tracker || filter::to_text(*volume.tracker) != disk.tracker) return std::nullopt;
-  auto tracker = filter::Tracker::open(*volume.tracker, false);
-  auto info = tracker ? tracker->info() : Result<filter::TrackerInfo>(tracker.error());
-  if (!info || info->state != FERRY_STATE_TRACKING) return std::nullopt;
-  return *info;
+  auto info = tracker_info(volume);
+  return info && info->state == FERRY_STATE_TRACKING ? info : std::nullopt;
+}
+
+// Where the record's volume lies now, and what is in its table; nothing when it is not there.
+std::optional<filter::Volume> volume_of(const store::DiskRecord& disk) {
+  const auto path = locate(disk, volume::mapped_devices());
+  if (!path) return std::nullopt;
+  auto volume = filter::find_volume(*path);
+  if (!volume) return std::nullopt;
+  return std::move(*volume);
 }
 
 }  // namespace
@@ -210,9 +223,7 @@ bool is_closed(const store::DiskRecord& disk, const std::map<std::string, std::s
 }
 
 bool has_lost_gate(const store::DiskRecord& disk) {
-  const auto path = locate(disk, volume::mapped_devices());
-  if (!path) return false;
-  const auto volume = filter::find_volume(*path);
+  const auto volume = volume_of(disk);
   const auto info = volume ? closed_filter(*volume) : std::nullopt;
   return info && is_lost_gate(*info);
 }
@@ -236,9 +247,7 @@ Result<std::vector<BarReport>> bar_all(const store::OwnershipStore& store) {
 
 std::optional<filter::TrackerInfo> follower_of(const store::DiskRecord& disk) {
   if (disk.tracker.empty()) return std::nullopt;
-  const auto path = locate(disk, volume::mapped_devices());
-  if (!path) return std::nullopt;
-  const auto volume = filter::find_volume(*path);
+  const auto volume = volume_of(disk);
   return volume ? follower_in(disk, *volume) : std::nullopt;
 }
 

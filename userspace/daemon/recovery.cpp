@@ -48,6 +48,21 @@ void take_filter_out(const DiskRecord& disk) {
   if (!done && done.error().code != Errc::not_found) spdlog::error("{}", done.error().message());
 }
 
+// libvirt ends it by itself, a moment after its client has gone with the earlier ferryd.
+void end_guest_on(const std::vector<DiskRecord>& disks, const Config& config, const SessionRecord& session) {
+  if (std::none_of(disks.begin(), disks.end(), is_open)) return;
+  if (auto gone = end_incoming_guest(config, session.vm, session.domain_xml); !gone)
+    spdlog::warn("{}: {}", session.id, gone.error().message());
+}
+
+// Whether a called-off migration has left the volume that it made, or its gate in one that was there before. A made
+// volume that has lost its tag is somebody's.
+bool is_left(const DiskRecord& disk) {
+  if (!disk.created) return has_lost_gate(disk);
+  const auto lv = volume::find_lv(disk.path);
+  return lv && !lv->made_for.empty();
+}
+
 // A volume that a migration made, and that never became anybody's.
 void remove_made(const DiskRecord& disk) {
   const auto lv = volume::find_lv(disk.path);
@@ -100,10 +115,7 @@ void take_back_incoming(const Config& config, store::OwnershipStore& store, cons
   // Half of it is overwritten, and what it was before (plain, or an old copy) is not on record: it stays closed. Or
   // it was made for the migration, which will go on with it.
   if (!kept.empty()) note(store, session, kept, Holding::given, generation, reason);
-  // libvirt ends it by itself, a moment after its client has gone with the earlier ferryd.
-  if (std::any_of(disks.begin(), disks.end(), is_open))
-    if (auto gone = end_incoming_guest(config, session.vm, session.domain_xml); !gone)
-      spdlog::warn("{}: {}", session.id, gone.error().message());
+  end_guest_on(disks, config, session);
   for (const auto& disk : kept)
     if (auto barred = bar_volume(disk); !barred) spdlog::error("{}", barred.error().message());
   for (const auto& disk : created) remove_made(disk);
@@ -113,21 +125,13 @@ void take_back_incoming(const Config& config, store::OwnershipStore& store, cons
 // other records have to do with by now.
 void clean_up_revoked(const Config& config, const SessionRecord& session, const std::vector<DiskRecord>& disks,
                       const std::set<std::string>& claimed) {
-  std::vector<DiskRecord> made, shut;
-  for (const auto& disk : disks) {
-    if (claimed.contains(disk.path) || claimed.contains(disk.volume_id)) continue;
-    // Without its tag it is somebody's: a volume that is removed as it should be leaves its record behind.
-    const auto lv = disk.created ? volume::find_lv(disk.path) : Result<volume::LvState>(volume::LvState{});
-    if (disk.created && lv && !lv->made_for.empty()) made.push_back(disk);
-    if (!disk.created && has_lost_gate(disk)) shut.push_back(disk);
-  }
-  if (made.empty() && shut.empty()) return;
+  std::vector<DiskRecord> left;
+  for (const auto& disk : disks)
+    if (!claimed.contains(disk.path) && !claimed.contains(disk.volume_id) && is_left(disk)) left.push_back(disk);
+  if (left.empty()) return;
   spdlog::warn("{}: {} was called off and not cleaned up when ferryd ended", session.id, session.vm);
-  if (std::any_of(made.begin(), made.end(), is_open) || std::any_of(shut.begin(), shut.end(), is_open))
-    if (auto gone = end_incoming_guest(config, session.vm, session.domain_xml); !gone)
-      spdlog::warn("{}: {}", session.id, gone.error().message());
-  for (const auto& disk : made) remove_made(disk);
-  for (const auto& disk : shut) take_filter_out(disk);  // as it was before
+  end_guest_on(left, config, session);
+  for (const auto& disk : left) disk.created ? remove_made(disk) : take_filter_out(disk);
 }
 
 // A migration that did not come to its end in an earlier ferryd's time.
