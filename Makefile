@@ -12,8 +12,15 @@ export HOME ?= /root
 export FERRY_CACHE ?= $(HOME)/.cache/ferry
 LAB := tests/lab/lab
 
+# What was compiled once need not be compiled again, in whatever directory the clone lies.
+export CCACHE_DIR := $(abspath $(FERRY_CACHE))/ccache
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
+export CCACHE_MAXSIZE := 1G
+LAUNCHER = $(if $(shell command -v ccache),-DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+
 # Everything that building, testing and the lab need on a fresh Debian 12.
-PACKAGES := build-essential cmake ninja-build pkg-config python3 git ca-certificates \
+PACKAGES := build-essential ccache cmake ninja-build pkg-config python3 git ca-certificates \
   libvirt-dev libxml2-dev libnl-3-dev libnl-genl-3-dev libboost-program-options-dev liburing-dev libssl-dev \
   libzstd-dev liblz4-dev libxxhash-dev libspdlog-dev libfmt-dev nlohmann-json3-dev libcpp-httplib-dev \
   libdevmapper-dev libblkid-dev libsqlite3-dev libsystemd-dev libgtest-dev libgmock-dev \
@@ -47,7 +54,7 @@ deps: ## install the Debian packages that are missing (needs root)
 	  { tail -20 /tmp/ferry-deps.log; echo "make deps: apt-get failed (are you root?)" >&2; exit 1; }; fi
 
 $(BUILD)/build.ninja: CMakeLists.txt
-	@cmake -S . -B $(BUILD) -G Ninja >$(BUILD).cmake.log 2>&1 || { cat $(BUILD).cmake.log; exit 1; }
+	@cmake -S . -B $(BUILD) -G Ninja $(LAUNCHER) >$(BUILD).cmake.log 2>&1 || { cat $(BUILD).cmake.log; exit 1; }
 	@mv $(BUILD).cmake.log $(BUILD)/cmake.log
 
 .PHONY: build
