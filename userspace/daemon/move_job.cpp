@@ -107,13 +107,14 @@ void MoveJob::plan_again() {
 }
 
 void MoveJob::begin(MigrationPlan plan) {
-  if (abort_asked_ || stopping_ || pause_asked_) return attempt_ended({migration::SourceState::aborted});
+  if (asked_.abort || asked_.stop || asked_.pause) return attempt_ended({migration::SourceState::aborted});
   {
     std::lock_guard lock(mutex_);
     ++errand_.attempt;
     // Without another try there is nothing that a restart could go on with.
     if (errand_.request.retry_for_s != 0) plan.errand = errand_text(errand_);
     phase_ = Phase::running;
+    attempt_outcome_.reset();
   }
   auto next = std::make_shared<OutgoingJob>(world_.config, world_.loop, world_.store, session(), std::move(plan),
                                             [weak = weak_from_this()](const api::JobStatus& status) {
@@ -133,10 +134,18 @@ void MoveJob::attempt_changed(const api::JobStatus& status) {
     std::lock_guard lock(mutex_);
     if (phase_ != Phase::running) return;
     const auto started = status_.started_at;
+    const auto before = status_.state;
     status_ = status;
     status_.id = errand_.job;
     status_.started_at = started;
     status_.attempt = errand_.attempt;
+    // Whether that is the job's end, too, is not decided yet: who looks meanwhile must not take it for that.
+    if (api::is_final(status.state)) {
+      attempt_outcome_ = status.state;
+      status_.state = before;
+      status_.ended_at.reset();
+      status_.total_ms.reset();
+    }
   }
   if (!api::is_final(status.state)) return publish();
   attempt_ended(attempt_->attempt_end());
@@ -160,11 +169,16 @@ void MoveJob::attempt_ended(const migration::AttemptEnd& end) {
 }
 
 void MoveJob::decide(const migration::AttemptEnd& end) {
-  const bool stopped = end.state == migration::SourceState::aborted && end.owner == migration::SourceOwner::source;
-  if (stopping_) return finish(stopped);
-  if (stopped && pause_asked_ && !abort_asked_) return stand_still();
-  if (!abort_asked_ && !pause_asked_)
-    if (const auto pause = retry_.next(end, now())) return wait(*pause);
+  using Step = migration::Next::Step;
+  const auto next = retry_.after(end, asked_, now());
+  switch (next.step) {
+    case Step::again: return wait(next.pause);
+    case Step::stand_still: return stand_still();
+    case Step::later: return finish(true);
+    case Step::over: break;
+  }
+  // An attempt that had no session over there yet could not say it.
+  if (discard_asked_ && end.owner == migration::SourceOwner::source) discard_there();
   finish(false);
 }
 
@@ -172,10 +186,9 @@ void MoveJob::wait(Duration pause) {
   {
     std::lock_guard lock(mutex_);
     phase_ = Phase::waiting;
+    attempt_outcome_.reset();
     status_.state = api::JobState::waiting;
     status_.next_try_at = api::now() + std::chrono::duration_cast<std::chrono::milliseconds>(pause);
-    status_.ended_at.reset();
-    status_.total_ms.reset();
     status_.phase_detail = fmt::format("{}; tried again in {} s", status_.error ? status_.error->what : "interrupted",
                                        std::chrono::duration_cast<std::chrono::seconds>(pause).count());
   }
@@ -189,17 +202,16 @@ void MoveJob::wait(Duration pause) {
 }
 
 void MoveJob::stand_still() {
-  pause_asked_ = false;
+  asked_.pause = false;
   {
     std::lock_guard lock(mutex_);
     phase_ = Phase::paused;
+    attempt_outcome_.reset();
     errand_.paused = true;
     status_.state = api::JobState::paused;
     status_.phase_detail = "paused; the destination keeps what was copied";
     status_.error.reset();
     status_.next_try_at.reset();
-    status_.ended_at.reset();
-    status_.total_ms.reset();
   }
   put_errand(errand_text(errand_));
   publish();
@@ -209,7 +221,7 @@ void MoveJob::finish(bool goes_on_later) {
   if (!goes_on_later) put_errand("");
   {
     std::lock_guard lock(mutex_);
-    if (!api::is_final(status_.state)) status_.state = api::JobState::aborted;
+    if (!api::is_final(status_.state)) status_.state = attempt_outcome_.value_or(api::JobState::aborted);
     if (!status_.error && status_.state == api::JobState::aborted)
       status_.error = make_error(Errc::aborted, "the migration was aborted on request");
     if (!status_.ended_at) status_.ended_at = api::now();
@@ -265,10 +277,10 @@ void MoveJob::wait_ended() {
 void MoveJob::abort(bool discard) {
   world_.loop.post([self = shared_from_this(), discard] {
     if (self->ended()) return;
-    self->abort_asked_ = true;
+    self->asked_.abort = true;
+    self->discard_asked_ |= discard;
     if (const auto running = self->attempt()) return running->abort(discard);
-    if (discard) self->discard_there();
-    if (self->phase_ != Phase::planning) self->finish(false);
+    if (self->phase_ != Phase::planning) self->decide({migration::SourceState::aborted});
   });
 }
 
@@ -285,16 +297,16 @@ void MoveJob::discard_there() {
 Status MoveJob::pause() {
   return world_.loop.call([this]() -> Status {
     const auto now = status();
-    if (phase_ == Phase::paused || pause_asked_) return ok_status();
+    if (phase_ == Phase::paused || asked_.pause) return ok_status();
     if (phase_ == Phase::waiting || phase_ == Phase::planning) {
       if (phase_ == Phase::waiting) stand_still();
-      pause_asked_ = phase_ == Phase::planning;
+      asked_.pause = phase_ == Phase::planning;
       return ok_status();
     }
     if (phase_ == Phase::ended || (now.state != api::JobState::preparing && now.state != api::JobState::precopy))
       return make_error(Errc::busy, "the job " + id() + " is past the point where it could stand still", 0,
                         "it can only be paused while its disks are copied");
-    pause_asked_ = true;
+    asked_.pause = true;
     if (const auto running = attempt()) running->abort(false);
     return ok_status();
   });
@@ -323,7 +335,7 @@ Status MoveJob::force() {
   if (const auto running = attempt()) {
     FERRY_TRY(running->force());
     // A peer that is dead is not tried again. The attempt's end comes later: its record has to be written before.
-    world_.loop.post([self = shared_from_this()] { self->abort_asked_ = true; });
+    world_.loop.post([self = shared_from_this()] { self->asked_.abort = true; });
     return ok_status();
   }
   return make_error(Errc::busy, "who owns the disks of " + errand_.request.vm + " is not in doubt", 0, "see migrate-ctl own");
@@ -332,7 +344,7 @@ Status MoveJob::force() {
 void MoveJob::shut_down() {
   world_.loop.post([self = shared_from_this()] {
     if (self->ended()) return;
-    self->stopping_ = true;
+    self->asked_.stop = true;
     if (const auto running = self->attempt()) return running->shut_down();
     if (self->phase_ != Phase::planning) self->finish(true);
   });

@@ -80,13 +80,15 @@ class MoveJob : public SourceJob, public std::enable_shared_from_this<MoveJob> {
 
   World world_;
   migration::Retry retry_;
-  bool pause_asked_ = false, abort_asked_ = false, stopping_ = false;  // the loop's
+  migration::Asked asked_;             // the loop's, as the next one
+  bool discard_asked_ = false;
   unsigned waits_ = 0;                 // tells the timer of this wait from those of earlier ones; the loop's
   mutable std::mutex mutex_;           // guards what follows
   std::condition_variable changed_;
   Phase phase_ = Phase::planning;
   Errand errand_;                      // its job never changes
   std::shared_ptr<OutgoingJob> attempt_;
+  std::optional<api::JobState> attempt_outcome_;  // of the last attempt, until another begins or is waited for
   api::JobStatus status_;
   Worker worker_;                      // asks libvirt, writes records, ends old attempts: it may block
 };

@@ -27,4 +27,15 @@ std::optional<Duration> Retry::next(const AttemptEnd& end, TimePoint now) {
   return pause;
 }
 
+Next Retry::after(const AttemptEnd& end, const Asked& asked, TimePoint now) {
+  using Step = Next::Step;
+  const bool stopped = end.state == SourceState::aborted && end.owner == SourceOwner::source;
+  const auto pause = next(end, now);
+  const bool goes_on = (stopped || pause) && !asked.abort;
+  if (goes_on && asked.stop) return {Step::later};
+  if (goes_on && asked.pause) return {Step::stand_still};
+  if (goes_on && pause) return {Step::again, *pause};
+  return {};
+}
+
 }  // namespace ferry::migration

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Retry: whether a migration that was interrupted is tried again, and when. An attempt that ended before the disks
+// Retry: whether a migration that was interrupted is tried again, and when, or stands still for the admin. An attempt that ended before the disks
 // changed hands has cost nothing but time: what was copied is kept on the destination, and the next attempt copies
 // what differs. Pure; knows time only as it is told.
 // Thread-safety: none; one thread owns it.
@@ -27,6 +27,21 @@ struct AttemptEnd {
   bool copied = false;  // it came as far as its first round
 };
 
+// What was asked of the job while the attempt ran.
+struct Asked {
+  bool abort = false, pause = false, stop = false;  // stop: ferryd ends
+};
+
+struct Next {
+  enum class Step {
+    again,        // after `pause`
+    stand_still,  // until it is resumed
+    later,        // the next ferryd goes on with it
+    over,
+  } step = Step::over;
+  Duration pause{};
+};
+
 class Retry {
  public:
   // `copied_before`: a daemon before this one has copied already.
@@ -35,6 +50,9 @@ class Retry {
 
   // The pause before the next attempt; nothing when the attempt's end is the migration's.
   std::optional<Duration> next(const AttemptEnd& end, TimePoint now);
+  // The same, with regard to what was asked. A request that comes too late to stop an attempt, because that is being
+  // rolled back already, ends no migration which would have been tried again.
+  Next after(const AttemptEnd& end, const Asked& asked, TimePoint now);
 
  private:
   RetryPolicy policy_;

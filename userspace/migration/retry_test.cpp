@@ -71,5 +71,52 @@ TEST_F(RetryTest, GoesOnAfterARestartThoughTheFirstTryFails) {
   EXPECT_EQ(again.next(broke(false), now_), Duration(1s));
 }
 
+// ---- what was asked meanwhile
+
+using Step = Next::Step;
+
+AttemptEnd stopped() { return {SourceState::aborted, SourceOwner::source, make_error(Errc::aborted, "asked to"), true}; }
+
+class AskedTest : public RetryTest {
+ protected:
+  Step after(const AttemptEnd& end, const Asked& asked) { return retry_.after(end, asked, now_).step; }
+};
+
+TEST_F(AskedTest, NothingAskedIsTheRetrysToSay) {
+  EXPECT_EQ(after(broke(true), {}), Step::again);
+  EXPECT_EQ(retry_.after(broke(true), {}, now_).pause, Duration(1s));
+  EXPECT_EQ(after(broke(true, Errc::io), {}), Step::over);
+  EXPECT_EQ(after(stopped(), {}), Step::over) << "aborted by the peer, say";
+}
+
+TEST_F(AskedTest, AnAttemptThatWasStoppedForItStandsStillOrWaitsForTheNextFerryd) {
+  EXPECT_EQ(after(stopped(), {.pause = true}), Step::stand_still);
+  EXPECT_EQ(after(stopped(), {.stop = true}), Step::later);
+  EXPECT_EQ(after(stopped(), {.pause = true, .stop = true}), Step::later);
+}
+
+// The attempt was being rolled back already, so it ended for the reason that it had.
+TEST_F(AskedTest, ARequestDuringARollBackDoesNotEndTheJob) {
+  EXPECT_EQ(after(broke(true), {.pause = true}), Step::stand_still);
+  EXPECT_EQ(after(broke(true), {.stop = true}), Step::later);
+}
+
+TEST_F(AskedTest, NorDoesItSaveAJobThatIsOver) {
+  EXPECT_EQ(after(broke(true, Errc::io), {.pause = true}), Step::over);
+  EXPECT_EQ(after(broke(true, Errc::io), {.stop = true}), Step::over);
+  for (const auto owner : {SourceOwner::destination, SourceOwner::unknown}) {
+    auto end = stopped();
+    end.owner = owner;
+    EXPECT_EQ(after(end, {.pause = true}), Step::over);
+    EXPECT_EQ(after(end, {.stop = true}), Step::over);
+  }
+}
+
+TEST_F(AskedTest, AbortEndsItWhateverElseWasAsked) {
+  for (const bool other : {false, true})
+    for (const auto& end : {broke(true), stopped()})
+      EXPECT_EQ(after(end, {.abort = true, .pause = other, .stop = other}), Step::over);
+}
+
 }  // namespace
 }  // namespace ferry::migration
