@@ -103,7 +103,8 @@ struct SourcePolicy {
   // How long the guest may stand still before the grant; after it only the peer's word ends that.
   Duration standstill{std::chrono::seconds(60)};
   Duration patience{std::chrono::seconds(10)};  // for the peer's answer to an abort
-  // How long a peer that went out of sight before the copy was verified is looked for; it waits as long itself.
+  // How long a peer that went out of sight before the copy was verified is looked for (it waits as long itself), and how
+  // long it may take for the end.
   Duration comeback{std::chrono::minutes(2)};
 };
 
@@ -182,6 +183,7 @@ class Source {
   void on_verified(const SourceEvent& event);  // verifying, finishing
   void try_compare();
   void leave();
+  void end_without_peer(const char* why);
   void try_end();
   void note_cleanup(const Error& error);      // a step of the cleaning-up failed
   void fail(Error error);                     // roll back, the guest stays here
@@ -213,7 +215,7 @@ class Source {
   bool awaiting_thaw_ = false, awaiting_detach_ = false, awaiting_record_ = false, awaiting_peer_abort_ = false;
   // Verification and end.
   bool own_digest_ = false, peer_digest_ = false, peer_finished_ = false, left_ = false, conceded_ = false;
-  unsigned comeback_timers_ = 0;      // the peer is looked for until the last of them is over
+  unsigned comeback_timers_ = 0;      // the peer is looked for, or waited for, until the last of them is over
 };
 
 }  // namespace ferry::migration

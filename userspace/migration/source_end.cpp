@@ -60,12 +60,14 @@ void Source::on_verified(const SourceEvent& event) {
       if (peer_digest_) return try_compare();
       return ports_.link.ask_digests();
     case T::patience_over:
-      if (comeback_timers_ == 0 || --comeback_timers_ > 0 || state_ != S::verifying || link_up_) return;
+      if (comeback_timers_ == 0 || --comeback_timers_ > 0) return;
+      if (state_ == S::finishing) return end_without_peer("the destination did not confirm the end");
+      if (link_up_) return;
       if (peer_digest_) return try_compare();  // nothing is missing but the end
       note_cleanup(make_error(Errc::peer_unreachable, "the link to the peer broke before the copy was verified"));
       return leave();
     case T::shut_down:
-      if (state_ != S::verifying) return;
+      if (state_ == S::finishing) return end_without_peer("ferryd was stopped before the destination confirmed the end");
       note_cleanup(make_error(Errc::aborted, "ferryd was stopped before the copy was verified"));
       return leave();
     default:
@@ -86,9 +88,21 @@ void Source::leave() {
   enter(S::finishing);
   ports_.ledger.record(Holding::given);
   ports_.device.leave_fenced();
-  if (link_up_) return ports_.link.finish();
+  if (link_up_) {
+    // A destination that hangs keeps its link.
+    ++comeback_timers_;
+    ports_.schedule(policy_.comeback, T::patience_over);
+    return ports_.link.finish();
+  }
   note_cleanup(make_error(Errc::peer_unreachable, "the link to the peer broke before it confirmed the end"));
   peer_finished_ = true;
+}
+
+void Source::end_without_peer(const char* why) {
+  if (peer_finished_) return;
+  peer_finished_ = true;
+  note_cleanup(make_error(Errc::timeout, why, 0, "look at ferryd's log there"));
+  try_end();
 }
 
 void Source::try_end() {

@@ -258,6 +258,22 @@ TEST(Source, ComesBackToEndWhatIsVerified) {
   EXPECT_EQ(run.source.state(), S::done);
 }
 
+// A destination that hangs keeps its link.
+TEST(Source, DoesNotWaitForEverForTheLastWord) {
+  for (const auto last : {T::patience_over, T::shut_down}) {
+    Rig run;
+    bring_to_verifying(run, {"digest"});
+    run.world.silent = {"finish"};
+    run.source.handle({T::digests_taken});
+    run.drain();
+    EXPECT_EQ(run.source.state(), S::finishing);
+    run.source.handle({last});
+    EXPECT_EQ(run.source.state(), S::failed) << event_name(last);
+    EXPECT_EQ(run.source.owner(), SourceOwner::destination);
+    EXPECT_EQ(run.source.error()->code, Errc::cleanup_incomplete);
+  }
+}
+
 TEST(Source, WaitsForItsOwnDigestWhenOnlyTheEndIsMissing) {
   Rig run;
   bring_to_verifying(run, {"digest"});
