@@ -23,6 +23,7 @@ class DestinationDisks : public migration::DestinationDevice {
         removable_(old && old->created) {}
 
   void prepare() override { ask(Call::prepare, "prepare volumes"); }
+  void cut_short() override {}  // here it takes no longer than anything else
   void close_gate() override { ask(Call::close_gate, "close gate"); }
   void flush() override { ask(Call::flush, "flush"); }
   void open_gate() override { ask(Call::open_gate, "open gate"); }

@@ -105,6 +105,7 @@ struct OwnershipModel::DestinationSide : migration::DestinationDevice, migration
     if (!m.rehearsing_) m.now_.calls[1] |= bit;
   }
   void prepare() override {}
+  void cut_short() override {}
   void close_gate() override {}
   void flush() override { call(kFlush); }
   void open_gate() override { call(kOpen); }

@@ -153,6 +153,7 @@ TEST(MachineProbe, LosesNothingOfASource) {
 
 struct Answers : migration::DestinationDevice, migration::SourceLink, migration::Ledger {
   void prepare() override { log += " prepare"; }
+  void cut_short() override {}
   void close_gate() override { log += " close_gate"; }
   void flush() override { log += " flush"; }
   void open_gate() override { log += " open"; }

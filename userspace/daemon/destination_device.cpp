@@ -184,7 +184,12 @@ bool DestinationDisks::keeps() {
 
 void DestinationDisks::keep_nothing() {
   std::lock_guard lock(mutex_);
-  if (!keeps_) keeps_ = false;
+  if (!kept_) kept_.emplace();
+}
+
+void DestinationDisks::cut_short() {
+  std::lock_guard lock(mutex_);
+  stop_.request_stop();
 }
 
 void DestinationDisks::close_gate() {

@@ -43,6 +43,7 @@ class DestinationDisks : public migration::DestinationDevice {
   ~DestinationDisks() override;
 
   void prepare() override;
+  void cut_short() override;
   void close_gate() override;
   void flush() override;
   void open_gate() override;

@@ -312,7 +312,7 @@ void Destination::call_off(Error error) {
     error_ = std::move(error);
   }
   if (busy_) {
-    call_off_when_idle_ = true;
+    if (!std::exchange(call_off_when_idle_, true) && state_ == S::preparing) ports_.device.cut_short();
     return;
   }
   if (state_ == S::idle) return enter(S::failed);

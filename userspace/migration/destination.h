@@ -18,6 +18,7 @@ class DestinationDevice {
  public:
   virtual ~DestinationDevice() = default;
   virtual void prepare() = 0;     // → prepared | failed (everything taken back)
+  virtual void cut_short() = 0;   // prepare(), which may read whole volumes: its answer comes soon; no other
   virtual void close_gate() = 0;  // reads wait, too; no answer
   virtual void flush() = 0;       // → flushed | failed: all that was received is on stable storage
   virtual void open_gate() = 0;   // → opened | failed

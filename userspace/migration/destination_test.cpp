@@ -38,6 +38,21 @@ TEST(Destination, NeverOpensWithoutAGrant) {
   }
 }
 
+// It may be reading a whole old copy; meanwhile every other session would be turned away.
+TEST(Destination, DoesNotPrepareToTheEndForASourceThatIsGone) {
+  Rig run;
+  run.machine.handle({T::prepare});
+  run.machine.handle({T::recorded});
+  ASSERT_EQ(run.machine.state(), S::preparing);
+  run.queue.clear();
+  run.machine.handle({T::link_lost});
+  run.machine.handle({T::abort_asked});
+  EXPECT_EQ(std::count(run.log.begin(), run.log.end(), "cut_short"), 1);
+  EXPECT_EQ(run.machine.state(), S::preparing) << "called off when it is idle";
+  run.machine.handle({T::failed, make_error(Errc::aborted, "cut short")});
+  EXPECT_EQ(run.machine.state(), S::revoking);
+}
+
 TEST(Destination, GrantOutOfTurnIsRefused) {
   Rig run;
   run.machine.handle({T::prepare});

@@ -31,6 +31,7 @@ struct Rig : DestinationDevice, SourceLink, Ledger {
       queue.push_back({answer});
   }
   void prepare() override { call("prepare", T::prepared); }
+  void cut_short() override { log.push_back("cut_short"); }
   void close_gate() override { log.push_back("close_gate"); }
   void flush() override { call("flush", T::flushed); }
   void open_gate() override { call("open_gate", T::opened); }
