@@ -184,6 +184,7 @@ Result<api::Forced> Owners::take_given(Group group, const api::ForceBody& body) 
     disk.verified = false;
     disk.reason = "taken by force: the operator vouched that " + peer_name(group.session) + " is dead";
   }
+  group.session.errand.clear();  // the host that it leads to is dead
   FERRY_TRY(store_.put(group.session, group.disks));
   spdlog::warn("{}: the disks of {} were {}'s and are {}", group.session.id, group.session.vm,
                peer_name(group.session), group.disks.front().reason);

@@ -32,6 +32,12 @@ PrepareRequest request_of(const store::SessionRecord& session, const std::vector
   return request;
 }
 
+// The job ends with this session, however that ends: a later start must not move the VM unasked.
+store::SessionRecord without_errand(store::SessionRecord session) {
+  session.errand.clear();
+  return session;
+}
+
 }  // namespace
 
 void RecoveredDisks::thaw() {
@@ -97,7 +103,7 @@ void RecoveredGuest::end_guest() {
 RecoveredJob::RecoveredJob(const Config& config, ControlLoop& loop, store::OwnershipStore& store,
                            store::SessionRecord session, std::vector<store::DiskRecord> disks,
                            std::function<void(const api::JobStatus&)> changed)
-    : loop_(loop), session_record_(std::move(session)), changed_(std::move(changed)),
+    : loop_(loop), session_record_(without_errand(std::move(session))), changed_(std::move(changed)),
       disks_(disks, [this](migration::SourceEvent e) { post(std::move(e)); }),
       guest_(config, session_record_.vm, [this](migration::SourceEvent e) { post(std::move(e)); }),
       session_(config, address_of(session_record_), session_record_.id, request_of(session_record_, disks),
