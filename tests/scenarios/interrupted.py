@@ -24,6 +24,7 @@ def run(lab):
         if LONG:
             kept_and_expired(lab, guest)
         there_and_back(lab, guest)
+        disk_added(lab, guest)
 
 
 def fill(lab, guest):
@@ -191,6 +192,25 @@ def there_and_back(lab, guest):
     back(lab, guest, "b", "a", first, "by the map")
     if LONG:
         back_without_the_map(lab, guest, first)
+        back(lab, guest, "b", "a", first, "by the map")
+    guest.verify()
+
+
+def disk_added(lab, guest):
+    """A disk that the VM gets while the others are copied is copied, too: the job begins anew with all of them."""
+    lab.b.run("migrate-ctl release web1 && lvremove -q -y vg/web1 vg/web1-swap")
+    lab.a.run("lvcreate -q -y -n more -L 8M vg && dd if=/dev/urandom of=/dev/vg/more bs=1M count=8 oflag=direct")
+    sums = [lab.a.run("sha256sum </dev/vg/more").out]
+    lab.a.run("migrate-ctl migrate web1 b --create --bandwidth 2MiB --detach --retry-for 1h")
+    lab.a.wait_for_job(lambda job: job["state"] == "precopy" and job["progress"] > 0.01, "the first round to be under way", 90)
+    lab.a.run("virsh -q attach-disk web1 /dev/vg/more vdd --live --config --cache none --subdriver raw")
+    job = lab.a.wait_for_job(lambda job: job["state"] in ("done", "failed", "aborted"), "the migration to end", 600)
+    need(job["state"] == "done" and job["attempt"] == 2, f"not done at the second attempt: {job}")
+    guest.need_only_on("b")
+    guest.need_open("b")
+    guest.need_fenced("a")
+    sums.append(lab.b.run("sha256sum </dev/vg/more").out)
+    need(sums[0] == sums[1], f"the disk that was added is not the same: {sums}")
     guest.verify()
 
 

@@ -104,6 +104,7 @@ GuestMigration guest_migration(const MigrationPlan& plan, const std::string& id)
   migration.session = id;
   migration.max_downtime_ms = plan.request.max_downtime_ms.value_or(kDefaultDowntimeMs);
   migration.bandwidth_bytes_per_s = plan.request.bandwidth_bytes_per_s.value_or(0);
+  for (const auto& disk : plan.domain.disks) migration.disks[disk.target] = disk.path;
   return migration;
 }
 

@@ -63,6 +63,25 @@ std::shared_ptr<hypervisor::FinishGate> SourceHypervisor::gate() {
   return gate_;
 }
 
+// libvirt moves whatever the VM has by then, and on the destination a volume of that path may hold anything. `busy` is
+// tried again, with the disks of that time.
+Status SourceHypervisor::need_same_disks(hypervisor::Libvirt& libvirt) const {
+  auto disks = libvirt.disks(migration_.vm);
+  if (!disks) return std::move(disks).error();
+  std::map<std::string, std::string> now;
+  for (const auto& disk : *disks) now[disk.target] = disk.path;
+  if (now == migration_.disks) return ok_status();
+  const auto list = [](const auto& paths) {
+    std::string text;
+    for (const auto& [target, path] : paths) text += (text.empty() ? "" : ", ") + target + " " + path;
+    return text.empty() ? "none" : text;
+  };
+  return make_error(Errc::busy,
+                    "the disks of " + migration_.vm + " are others now (" + list(now) + ") than those that were copied (" +
+                        list(migration_.disks) + ")",
+                    0, "migrate it again; attach and detach disks before or after");
+}
+
 Status SourceHypervisor::run() {
   // A connection of the job's own: its events end with it.
   auto connection = hypervisor::Libvirt::connect(config_.libvirt_uri);
@@ -72,7 +91,11 @@ Status SourceHypervisor::run() {
     if (vm == migration_.vm && event == hypervisor::LifecycleEvent::paused_for_migration) post_({T::guest_paused});
   }));
   hypervisor::FinishCallbacks callbacks;
-  callbacks.on_finish_seen = [this] { post_({T::finish_seen}); };
+  callbacks.on_finish_seen = [this, libvirt] {
+    // libvirt has let nobody change the VM since it began.
+    if (auto same = need_same_disks(*libvirt); !same) return not_started(std::move(same).error());
+    post_({T::finish_seen});
+  };
   callbacks.on_finish_cancelled = [this] { post_({T::finish_cancelled}); };
   // Nobody is left to forward Finish to. Whether the guest may go on here is not this room's to decide.
   callbacks.on_link_lost_while_held = [this](const Error& error) { not_started(error); };
@@ -99,6 +122,7 @@ Status SourceHypervisor::run() {
     libvirt_ = libvirt;
     gate_ = finish_gate;
   }
+  FERRY_TRY(need_same_disks(*libvirt));  // before its memory is moved in vain
   hypervisor::MigrateRequest request;
   request.vm = migration_.vm;
   request.destination_uri = finish_gate->uri();

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -24,6 +25,7 @@ struct GuestMigration {
   std::string session;
   std::uint64_t max_downtime_ms = 300;
   std::uint64_t bandwidth_bytes_per_s = 0;
+  std::map<std::string, std::string> disks;  // the paths, by target, of those that were planned for: no other may move
 };
 
 // A guest that stands still because its migration failed, or because the client of its migration went away, goes on.
@@ -48,6 +50,7 @@ class SourceHypervisor : public migration::Hypervisor {
 
  private:
   Status run();
+  Status need_same_disks(hypervisor::Libvirt& libvirt) const;
   void not_started(Error why);
   void resolve_lost_reply();
   std::shared_ptr<hypervisor::Libvirt> libvirt();

@@ -211,6 +211,16 @@ Libvirt::~Libvirt() {
 
 bool Libvirt::alive() const { return virConnectIsAlive(connection_) == 1; }
 
+Result<std::vector<DomainDisk>> Libvirt::disks(const std::string& vm) {
+  auto domain = find(connection_, vm);
+  if (!domain.ok()) return domain.error();
+  auto xml = xml_of(domain->get(), 0, vm);
+  if (!xml.ok()) return xml.error();
+  auto info = parse_domain_xml(*xml);
+  if (!info.ok()) return info.error();
+  return std::move(info->disks);
+}
+
 Result<DomainInfo> Libvirt::inspect(const std::string& vm) {
   auto domain = find(connection_, vm);
   if (!domain.ok()) return domain.error();
