@@ -81,7 +81,7 @@ Owners::Ports owner_ports(Jobs& jobs) {
   ports.attached = filter::list_attached;
   ports.identify = volume::identify;
   ports.closed = [](const store::DiskRecord& disk) { return is_closed(disk, volume::mapped_devices()); };
-  ports.unbar = unbar_volume;
+  ports.unbar = [](const store::DiskRecord& disk) { return unbar_volume(disk); };
   ports.remove = remove_copy;
   ports.job_runs = [&jobs](const std::string& session) {
     if (const auto job = jobs.of_session(session)) return !job->ended();

@@ -83,6 +83,13 @@ void fence_lost_gate(const filter::TrackerInfo& info, const std::string& path) {
   if (!fenced) spdlog::warn("{}: the gate stays, and holds all I/O: {}", path, fenced.error().message());
 }
 
+// A filter covers the volume, and a ferryd has it in its hands.
+bool is_in_session(const std::string& path) {
+  const auto volume = filter::find_volume(path);
+  const auto info = volume ? tracker_info(*volume) : std::nullopt;
+  return info && info->bound() && !info->detached() && info->owned();
+}
+
 Status set_read_only(const std::string& path, bool on) {
   Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   const int flag = on ? 1 : 0;
@@ -174,6 +181,9 @@ Result<Bar> bar_what_is_there(const store::DiskRecord& disk, const std::function
   }
   auto barred = bar_by_filter(*path, still_barred);
   if (barred) return barred;
+  if (still_barred && !still_barred()) return Bar::absent;
+  // The session that has the filter opens and closes the volume along with its record, which may be newer than ours.
+  if (is_in_session(*path)) return barred;
   return bar_by_flag(disk, *path, barred.error());
 }
 
@@ -251,7 +261,7 @@ std::optional<filter::TrackerInfo> follower_of(const store::DiskRecord& disk) {
   return volume ? follower_in(disk, *volume) : std::nullopt;
 }
 
-Status unbar_volume(const store::DiskRecord& disk) {
+Status unbar_volume(const store::DiskRecord& disk, const std::function<bool()>& still_ours) {
   std::lock_guard lock(turn());
   const auto lv = own_lv(disk);
   if (!lv) return lv.error();
@@ -261,6 +271,7 @@ Status unbar_volume(const store::DiskRecord& disk) {
     if (auto done = volume::forget_made_for(**lv); !done) spdlog::warn("{}", done.error().message());
   const auto path = locate(disk, volume::mapped_devices());
   if (!path) return path.error();
+  if (still_ours && !still_ours()) return ok_status();
   const auto volume = filter::find_volume(*path);
   if (volume && volume->tracker && !follower_in(disk, *volume)) FERRY_TRY(filter::detach_volume(*path, true));
   if (is_read_only(*path)) FERRY_TRY(set_read_only(*path, false));

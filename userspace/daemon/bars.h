@@ -32,7 +32,8 @@ std::string_view bar_name(Bar bar);
 // Makes sure that nobody writes to the volume, whatever is there now, and wherever it lies now: the record's identity
 // counts more than its path. An error says that somebody
 // may. `still_barred` is asked again when the filter holds all writes and none has failed yet: a record that was
-// changed meanwhile gets its volume back unharmed, and the answer is `absent`.
+// changed meanwhile gets its volume back unharmed, and the answer is `absent`. busy, and nothing done, when a session
+// has the volume's filter in its hands and lets writes through.
 Result<Bar> bar_volume(const store::DiskRecord& disk, const std::function<bool()>& still_barred = {});
 
 // For looking often: asks the kernel alone. `devices`: volume::mapped_devices(), as they are now. True when the
@@ -56,8 +57,9 @@ std::optional<filter::TrackerInfo> follower_of(const store::DiskRecord& disk);
 // The way back, for a volume that is ours again: mark and read-only flag are taken away, the volume is made active,
 // the filter taken out, unless it is there to follow the writes of an owner. It may have been lost already: each step
 // asks whether there is anything to do. busy when a migration has the filter. The record must say "ours" (or be
-// forgotten) before.
-Status unbar_volume(const store::DiskRecord& disk);
+// forgotten) before. `still_ours` is asked again when LVM's commands are done, which may take minutes: a volume whose
+// record was changed meanwhile is left as it is.
+Status unbar_volume(const store::DiskRecord& disk, const std::function<bool()>& still_ours = {});
 
 // Takes the filter out of a logical volume, if it carries one, and removes the volume. No bar is put in meanwhile,
 // although its record may still demand one. busy while a migration has the filter.

@@ -102,7 +102,7 @@ void SessionLedger::settle_bars() {
       if (store::is_barred(disk.holding)) {
         if (auto barred = bar_volume(disk, unchanged); !barred) done = barred.error();
       } else if (disk.holding == Holding::owned) {
-        done = unbar_volume(disk);
+        done = unbar_volume(disk, unchanged);
       }
       if (!done) spdlog::error("{}: {}", session_.id, done.error().message());
     }
