@@ -17,6 +17,7 @@
 #include "daemon/kept_copies.h"
 #include "daemon/peer_server.h"
 #include "daemon/recovery.h"
+#include "filter/attachment.h"
 #include "store/ownership_store.h"
 
 namespace ferry::daemon {
@@ -33,6 +34,13 @@ Result<store::OwnershipStore> open_records(const Config& config) {
   return store::OwnershipStore::open(config.state_dir + "/ownership.db");
 }
 
+// Of migrations that ended with an earlier ferryd. No job has begun yet.
+void remove_stale_sockets(const Config& config) {
+  std::error_code ec;
+  for (const auto& entry : std::filesystem::directory_iterator(config.run_dir, ec))
+    if (entry.is_socket(ec) && entry.path() != config.socket) std::filesystem::remove(entry.path(), ec);
+}
+
 // Documented in ferryd(8): 0 when nobody can write to a volume that another host owns, else 1.
 int bar_volumes(const Config& config) {
   auto store = open_records(config);
@@ -46,6 +54,8 @@ int bar_volumes(const Config& config) {
 
 int run(const Config& config) {
   auto store = open_records(config);
+  // A filter may have to stay; what an earlier ferryd had open past it, never.
+  if (auto removed = filter::remove_stale_devices(); !removed) spdlog::warn("{}", removed.error().message());
   auto barred = store ? bar_all(*store) : Result<std::vector<BarReport>>(store.error());
   auto watch = barred ? BarWatch::start(*store) : Result<BarWatch>(barred.error());
   if (!watch) {
@@ -71,6 +81,7 @@ int run(const Config& config) {
     }
     spdlog::warn("no peer link: {}", started.error().message());
   }
+  remove_stale_sockets(config);
   api::ApiServerOptions options;
   options.socket_path = config.socket;
   auto server = api::ApiServer::start(options, backend, feed);

@@ -146,8 +146,6 @@ void note_errand(const SessionRecord& session, std::vector<Errand>& errands) {
 
 Result<std::vector<Errand>> recover(const Config& config, ControlLoop& loop, store::OwnershipStore& store, Jobs& jobs,
                                     const std::function<void(const api::JobStatus&)>& changed) {
-  // The filter may have to stay; what an earlier ferryd had open past it, never.
-  if (auto doors = filter::remove_stale_doors(); !doors) spdlog::warn("{}", doors.error().message());
   std::vector<Errand> errands;
   auto all = store.disks();
   if (!all) return std::move(all).error();

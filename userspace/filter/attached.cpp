@@ -50,13 +50,15 @@ Result<std::vector<AttachedVolume>> list_attached() {
   return attached;
 }
 
-Status remove_stale_doors() {
-  auto attached = list_attached();
-  if (!attached.ok()) return std::move(attached).error();
+Status remove_stale_devices() {
+  auto names = dm::names();
+  if (!names.ok()) return std::move(names).error();
   Status first = ok_status();
-  for (const auto& entry : *attached) {
-    if (!entry.door_present || (entry.tracker && entry.tracker->owned())) continue;
-    if (auto removed = remove_if_present(door_name(entry.name)); !removed.ok() && first.ok()) first = std::move(removed);
+  for (const auto& name : *names) {
+    auto info = dm::info(name);
+    // One that is open is in use, or below a filter that is there.
+    if (!info.ok() || !is_own_device(name, info->uuid) || info->open_count > 0) continue;
+    if (auto removed = dm::remove(name); !removed.ok() && first.ok()) first = std::move(removed);
   }
   return first;
 }

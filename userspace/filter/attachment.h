@@ -80,8 +80,9 @@ struct AttachedVolume {
 // memory of earlier runs.
 Result<std::vector<AttachedVolume>> list_attached();
 
-// Removes the doors that nobody uses any more: of a process that died with its volume attached. The filter stays.
-Status remove_stale_doors();
+// Removes the doors and lower devices that nobody uses any more: of a process that died with its volume attached, or in
+// the middle of attaching it. The filter stays. Not while a thread attaches a volume: its door is not open at once.
+Status remove_stale_devices();
 
 // Puts the plain table back by hand and removes door and lower device. busy when another process
 // owns the tracker, or when the volume is fenced or gated and `release_fence` is false.

@@ -39,6 +39,9 @@ std::optional<DmLine> parse_line(std::string_view text) {
   return DmLine{*start, *length, std::string(type), std::string(text)};
 }
 
+constexpr const char* kDoor = "-ferry";
+constexpr const char* kLower = "-ferryreal";
+
 std::string base_uuid(const std::string& volume_uuid, const std::string& volume_name) {
   return volume_uuid.empty() ? "FERRY-" + volume_name : volume_uuid;
 }
@@ -128,15 +131,19 @@ bool may_be_stacked(std::string_view type) {
   return std::ranges::find(kStateless, type) != kStateless.end();
 }
 
-std::string door_name(const std::string& volume) { return volume + "-ferry"; }
-std::string lower_name(const std::string& volume) { return volume + "-ferryreal"; }
+std::string door_name(const std::string& volume) { return volume + kDoor; }
+std::string lower_name(const std::string& volume) { return volume + kLower; }
 
 std::string door_uuid(const std::string& volume_uuid, const std::string& volume_name) {
-  return base_uuid(volume_uuid, volume_name) + "-ferry";
+  return base_uuid(volume_uuid, volume_name) + kDoor;
 }
 
 std::string lower_uuid(const std::string& volume_uuid, const std::string& volume_name) {
-  return base_uuid(volume_uuid, volume_name) + "-ferryreal";
+  return base_uuid(volume_uuid, volume_name) + kLower;
+}
+
+bool is_own_device(const std::string& name, const std::string& uuid) {
+  return (name.ends_with(kDoor) && uuid.ends_with(kDoor)) || (name.ends_with(kLower) && uuid.ends_with(kLower));
 }
 
 }  // namespace ferry::filter

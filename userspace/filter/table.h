@@ -63,5 +63,7 @@ std::string lower_name(const std::string& volume);
 // of the volume and keep away from what is inside (the guest's own volume groups).
 std::string door_uuid(const std::string& volume_uuid, const std::string& volume_name);
 std::string lower_uuid(const std::string& volume_uuid, const std::string& volume_name);
+// By both: anybody may call a volume "ferry".
+bool is_own_device(const std::string& name, const std::string& uuid);
 
 }  // namespace ferry::filter
