@@ -214,9 +214,11 @@ void DestinationDisks::flush() {
 
 void DestinationDisks::open_gate() {
   worker_.post([this] {
-    for (auto& item : items_)
+    for (auto& item : items_) {
       if (auto opened = item.attachment->tracker().open_gate(); !opened)
         return post_(failed(std::move(opened).error()));
+      item.attachment->drop_cached();
+    }
     post_({T::opened});
   });
 }

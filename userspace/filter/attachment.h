@@ -47,6 +47,9 @@ class Attachment {
   Tracker& tracker();
   // The lower device past the filter, O_DIRECT, read-only or read-write as requested.
   int door_fd() const;
+  // Whoever has read the volume in the ordinary way, udev say, has left it in the host's page cache, which knows nothing
+  // of what came in through the door since. Waits for nothing.
+  void drop_cached() const;
   uint64_t size_bytes() const;
   const std::string& name() const;  // dm name of the volume
   bool in_place() const;
