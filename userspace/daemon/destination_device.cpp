@@ -388,6 +388,7 @@ Status DestinationDisks::clean(bool keep) {
     if (!done) note(item, std::move(done).error());
     else item.attachment.reset();
     if (keep) forget_made_for(item);
+    item.hashes.reset();  // the job is remembered for long, and they take room in the state directory
   }
   if (first) return *first;
   return ok_status();
