@@ -145,14 +145,34 @@ std::string SessionLedger::reason_for(Holding holding) const {
   return {};
 }
 
+namespace {
+
+// What is on record of a volume, whatever its path was then; of one that was still to be made, by the path. Of several,
+// the one that somebody else has a claim on. Not that of the disk `except`.
+Result<std::optional<store::DiskRecord>> on_record(const store::OwnershipStore& store, const std::string& path,
+                                                   const std::string& volume_id, const std::string& except) {
+  auto all = store.disks();
+  if (!all) return std::move(all).error();
+  const auto weight = [](const store::DiskRecord& disk) {
+    return disk.holding == Holding::revoked ? 0 : disk.holding == Holding::owned ? 1 : 2;
+  };
+  std::optional<store::DiskRecord> found;
+  for (auto& disk : *all) {
+    const bool same = disk.volume_id.empty() ? disk.path == path : disk.volume_id == volume_id;
+    if (same && disk.uuid != except && (!found || weight(disk) > weight(*found))) found = std::move(disk);
+  }
+  return found;
+}
+
+}  // namespace
+
 Result<std::uint64_t> base_generation(store::OwnershipStore& store, std::vector<store::DiskRecord>& disks) {
   std::uint64_t base = 0;
   for (auto& disk : disks) {
-    auto known = store.by_path(disk.path);
-    if (!known) return std::move(known).error();
     // Another volume under the same path has nothing to do with the record.
-    const bool same = *known && ((*known)->volume_id == disk.volume_id || (*known)->volume_id.empty());
-    if (!same) {
+    auto known = on_record(store, disk.path, disk.volume_id, {});
+    if (!known) return std::move(known).error();
+    if (!*known) {
       auto fresh = filter::random_uuid();
       if (!fresh) return std::move(fresh).error();
       disk.uuid = filter::to_text(*fresh);
@@ -191,14 +211,13 @@ Status may_take_in(store::OwnershipStore& store, const PrepareRequest& request) 
                                       disk.path, record.generation, request.generation),
                           0, "see migrate-ctl own on both hosts before anything else");
     }
-    auto same_path = store.by_path(disk.path);
-    if (!same_path) return std::move(same_path).error();
-    if (*same_path && (*same_path)->uuid != disk.uuid && (*same_path)->holding != Holding::revoked) {
-      auto volume = volume::identify(disk.path);
-      if (!volume || volume->id != (*same_path)->volume_id) continue;  // that volume is gone
-      return make_error(Errc::busy, fmt::format("{} holds another disk ({})", disk.path, (*same_path)->reason), 0,
-                        "free it with migrate-ctl release " + disk.path + ", or use another volume");
-    }
+    const auto volume = volume::identify(disk.path);
+    if (!volume) continue;  // it is to be made
+    auto other = on_record(store, disk.path, volume->id, disk.uuid);
+    if (!other) return std::move(other).error();
+    if (*other && (*other)->holding != Holding::revoked)
+      return make_error(Errc::busy, fmt::format("{} holds another disk ({})", disk.path, (*other)->reason), 0,
+                        "free it with migrate-ctl release " + (*other)->path + ", or use another volume");
   }
   return ok_status();
 }

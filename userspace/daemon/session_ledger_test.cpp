@@ -215,6 +215,31 @@ TEST_F(SessionLedgerTest, OnlyTheOwnerMayMoveADisk) {
   EXPECT_NE(disks[0].uuid, kUuid);
 }
 
+// By whatever name: LVM renames volumes, and has several paths for each.
+TEST_F(SessionLedgerTest, AVolumeIsKnownUnderAnotherPath) {
+  put(Holding::owned, 7);
+  std::vector<DiskRecord> disks{disk_of({})};
+  disks[0].path = "/dev/mapper/vg-web1";
+  auto known = base_generation(*store_, disks);
+  ASSERT_TRUE(known.ok());
+  EXPECT_EQ(*known, 7u);
+  EXPECT_EQ(disks[0].uuid, kUuid);
+  put(Holding::given, 8);
+  EXPECT_FALSE(base_generation(*store_, disks).ok());
+}
+
+// Two records of one volume: who owns it is decided against us.
+TEST_F(SessionLedgerTest, AClaimOfAnotherHostCountsMoreThanOurs) {
+  put(Holding::given, 7);
+  auto twin = disk_of("8a1a5f0e-7c1e-4a7e-9b1d-0123456789a1");
+  twin.path = "/dev/mapper/vg-web1";
+  twin.session = "s1";
+  twin.holding = Holding::owned;
+  ASSERT_TRUE(store_->put({"s1", "web1", "b:7391", "b", true, {}}, {twin}).ok());
+  std::vector<DiskRecord> disks{disk_of({})};
+  EXPECT_FALSE(base_generation(*store_, disks).ok());
+}
+
 TEST_F(SessionLedgerTest, StaleSourceIsTurnedAway) {
   EXPECT_TRUE(may_take_in(*store_, offer(1)).ok());
   put(Holding::given, 7);
