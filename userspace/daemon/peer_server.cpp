@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "daemon/owner_desk.h"
+#include "daemon/recovery.h"
 #include "wire/control.h"
 
 namespace ferry::daemon {
@@ -135,11 +136,13 @@ void PeerServer::serve_control(const Hello& hello, wire::Channel& channel) {
   if (!message) return;
   auto request = prepare_request_from(*message);
   if (!request) return say_no(channel, request.error());
+  take_back_dead_claims(config_, store_, jobs_, *request);
   if (auto may = may_take_in(store_, *request); !may) return say_no(channel, may.error());
   wake_old_copies(store_, *request);
+  // Before anything is on record: a volume that is in use, or of the wrong size, is somebody else's.
+  auto plan = plan_destination(*request);
+  if (!plan) return say_no(channel, plan.error());
   if (request->dry_run) {
-    auto plan = plan_destination(*request);
-    if (!plan) return say_no(channel, plan.error());
     if (wire::send_control(channel, to_json(PrepareReply{*plan, config_.memory_address}))) channel.drain(kDrainMs);
     return;
   }

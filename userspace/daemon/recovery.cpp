@@ -100,9 +100,9 @@ void take_back_outgoing(const Config& config, store::OwnershipStore& store, cons
 // Nothing was taken: whoever asks will hear that it never will be.
 void take_back_incoming(const Config& config, store::OwnershipStore& store, const SessionRecord& session,
                         const std::vector<DiskRecord>& disks) {
-  spdlog::warn("{}: {} was coming in from {} when ferryd ended; it is called off", session.id, session.vm,
+  spdlog::warn("{}: {} was coming in from {}, and is over without a record of its end; it is called off", session.id, session.vm,
                session.peer_host);
-  const std::string reason = "the migration from " + session.peer_host + " ended with ferryd";
+  const std::string reason = "the migration from " + session.peer_host + " was cut short";
   std::vector<DiskRecord> created, kept;
   for (const auto& disk : disks) {
     // After a reboot it may be inactive, as closed volumes are: the next session wakes it.
@@ -204,6 +204,21 @@ Result<std::vector<Errand>> recover(const Config& config, ControlLoop& loop, sto
     }
   }
   return errands;
+}
+
+void take_back_dead_claims(const Config& config, store::OwnershipStore& store, const Jobs& jobs,
+                           const PrepareRequest& request) {
+  for (const auto& asked : request.disks) {
+    const auto known = store.by_uuid(asked.uuid);
+    if (asked.uuid.empty() || !known || !*known || (*known)->holding != Holding::receiving) continue;
+    const auto& id = (*known)->session;
+    if (const auto job = jobs.incoming(id); job && !job->ended()) continue;
+    const auto session = store.session(id);
+    auto disks = store.of_session(id);
+    if (!session || !*session || !disks) continue;
+    std::erase_if(*disks, [](const DiskRecord& disk) { return disk.holding != Holding::receiving; });
+    take_back_incoming(config, store, **session, *disks);
+  }
 }
 
 }  // namespace ferry::daemon

@@ -267,7 +267,12 @@ void Destination::on_failed(Error error) {
       return ports_.link.refuse(error);
     case S::revoking:  // nobody is told "revoked"; a later question finds the old record
       if (revoke_asked_) ports_.link.refuse(error);
-      if (!may_own_) return clean(false);
+      if (!may_own_) {
+        if (error_)
+          error_->hint = "that it was called off cannot be put on record (" + error.what +
+                         "): make room for ferryd's state directory, then: systemctl restart ferryd";
+        return clean(false);
+      }
       // The record may say that the disks are ours: they are neither opened nor thrown away.
       error_ = make_error(Errc::cleanup_incomplete, "it cannot be put on record that the disks were not taken: " + error.what,
                           error.sys, "make room for ferryd's state directory, then: systemctl restart ferryd");
