@@ -175,11 +175,15 @@ Status DestinationDisks::judge_base(Item& item) {
   return ok_status();
 }
 
-bool DestinationDisks::keeps() {
+std::set<std::string> DestinationDisks::kept() {
   std::lock_guard lock(mutex_);
+  if (kept_) return *kept_;
+  kept_.emplace();
   const bool something = receiver_ && receiver_->received_bytes() > 0;
-  if (!keeps_) keeps_ = request_.keep_s > 0 && (something || !old_copies_.empty());
-  return *keeps_;
+  // A volume that this session has not filled may be anybody's, and was perhaps not even touched.
+  for (const auto& item : items_)
+    if (request_.keep_s > 0 && (something || item.old_copy)) kept_->insert(item.request.target);
+  return *kept_;
 }
 
 void DestinationDisks::keep_nothing() {
@@ -337,12 +341,12 @@ void DestinationDisks::discard() {
 
 // As the volume was before: plain, or fenced if an earlier migration took its VM elsewhere; fenced, too, if the copy
 // is kept. The gate becomes the fence, so that there is no instant in between.
-Status DestinationDisks::put_back(Item& item) {
+Status DestinationDisks::put_back(Item& item, bool kept) {
   auto& tracker = item.attachment->tracker();
   auto info = tracker.info();
   if (!info) return std::move(info).error();
   const bool fenced = info->state == FERRY_STATE_FENCED;  // it was given back
-  if (!keeps() && !fenced && !item.attachment->replaced_fence()) return item.attachment->detach();
+  if (!kept && !fenced && !item.attachment->replaced_fence()) return item.attachment->detach();
   if (!fenced) FERRY_TRY(tracker.fence());
   return item.attachment->leave();
 }
@@ -372,6 +376,7 @@ Status DestinationDisks::remove(Item& item) {
 }
 
 Status DestinationDisks::clean(bool keep) {
+  const auto kept_ones = kept();
   stop_streams();
   std::optional<Error> first;
   auto note = [&first](const Item& item, Error error) {
@@ -379,12 +384,13 @@ Status DestinationDisks::clean(bool keep) {
     if (!first) first = std::move(error);
   };
   for (auto& item : items_) {
-    const bool goes = !keep && item.removable && !keeps();
+    const bool kept = kept_ones.contains(item.request.target);
+    const bool goes = !keep && item.removable && !kept;
     Status done = ok_status();
     if (goes)
       done = remove(item);
     else if (item.attachment)
-      done = keep ? go_on_tracking(item) : put_back(item);
+      done = keep ? go_on_tracking(item) : put_back(item, kept);
     if (!done) note(item, std::move(done).error());
     else item.attachment.reset();
     if (keep) forget_made_for(item);

@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -52,9 +53,10 @@ class DestinationDisks : public migration::DestinationDevice {
   void finish() override;
   void discard() override;
 
-  // Whether what was copied is kept if the migration is called off. The first answer stands. Any thread.
-  bool keeps();
-  // It is not kept, whatever was asked for; unless keeps() has said otherwise already.
+  // The disks, by target, whose copy is kept if the migration is called off: all of them once something was copied,
+  // else those that were here before. The first answer stands. Not while prepare() is under way. Any thread.
+  std::set<std::string> kept();
+  // Nothing is kept, whatever was asked for; unless kept() has said otherwise already.
   void keep_nothing();
 
   // Takes one data stream until it ends; in the stream's own thread. Only once prepared.
@@ -81,7 +83,7 @@ class DestinationDisks : public migration::DestinationDevice {
   Status prepare_one(Item& item, const DiskReply& plan);
   Status judge_base(Item& item);
   Status clean(bool keep);
-  Status put_back(Item& item);
+  Status put_back(Item& item, bool kept);
   void forget_made_for(const Item& item);
   Status remove(Item& item);
   Status go_on_tracking(Item& item);
@@ -103,7 +105,7 @@ class DestinationDisks : public migration::DestinationDevice {
   std::vector<DiskReply> reply_;
   std::vector<DiskDigest> digests_;
   std::map<std::string, std::string> trackers_;
-  std::optional<bool> keeps_;                 // decided
+  std::optional<std::set<std::string>> kept_;  // decided
   std::stop_source stop_;
   Worker worker_;
 };

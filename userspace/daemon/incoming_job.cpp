@@ -130,7 +130,7 @@ IncomingJob::IncomingJob(const Config& config, ControlLoop& loop, store::Ownersh
                   spdlog::info("{}: {}", id, line);
                   fault_point("destination: " + line);
                 }}) {
-  ledger_.set_keeping([this] { return disks_.keeps(); }, request_.keep_s);
+  ledger_.set_keeping([this] { return disks_.kept(); }, request_.keep_s);
   status_.id = hello_.session;
   status_.vm = request_.vm;
   status_.destination = config.host_name;

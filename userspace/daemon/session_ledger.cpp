@@ -34,8 +34,8 @@ void SessionLedger::set_trackers(std::map<std::string, std::string> trackers) {
   trackers_ = std::move(trackers);
 }
 
-void SessionLedger::set_keeping(std::function<bool()> keeps, std::uint64_t keep_s) {
-  keeps_ = std::move(keeps);
+void SessionLedger::set_keeping(std::function<std::set<std::string>()> kept, std::uint64_t keep_s) {
+  kept_ = std::move(kept);
   keep_s_ = keep_s;
 }
 
@@ -64,10 +64,10 @@ void SessionLedger::stamp(store::DiskRecord& disk, Holding holding, bool keeps) 
 }
 
 void SessionLedger::record(Holding holding) {
-  const bool keeps = holding == Holding::revoked && keeps_ && keeps_();
-  worker_.post([this, holding, keeps] {
+  const auto kept = holding == Holding::revoked && kept_ ? kept_() : std::set<std::string>();
+  worker_.post([this, holding, kept] {
     for (auto& disk : disks_) {
-      stamp(disk, holding, keeps);
+      stamp(disk, holding, kept.contains(disk.target));
       disk.generation = generation_of(holding);
     }
     if (holding == Holding::granting) granted_ = true;  // even if it fails: it may be on record all the same

@@ -39,8 +39,9 @@ class SessionLedger : public migration::Ledger {
   // The filters, by target, that see every write from the moment on when the disks are ours: on the destination those
   // of the session; on the source those that were there before it, until it takes them over and empties their maps.
   void set_trackers(std::map<std::string, std::string> trackers);
-  // Destination: asked when the session is called off, whether what was copied is kept, and for how long it would be.
-  void set_keeping(std::function<bool()> keeps, std::uint64_t keep_s);
+  // Destination: asked when the session is called off, of which disks (by target) the copy is kept, and for how long it
+  // would be.
+  void set_keeping(std::function<std::set<std::string>()> kept, std::uint64_t keep_s);
 
  private:
   void stamp(store::DiskRecord& disk, migration::Holding holding, bool keeps) const;
@@ -52,7 +53,7 @@ class SessionLedger : public migration::Ledger {
   std::vector<store::DiskRecord> disks_;  // the worker's
   const std::uint64_t base_;
   bool granted_ = false;                  // on record once as granting
-  std::function<bool()> keeps_;
+  std::function<std::set<std::string>()> kept_;
   std::uint64_t keep_s_ = 0;
   mutable std::mutex mutex_;              // guards digests_ and trackers_
   std::map<std::string, std::string> digests_;

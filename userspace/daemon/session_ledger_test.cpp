@@ -20,6 +20,7 @@ const std::string kUuid = "8a1a5f0e-7c1e-4a7e-9b1d-0123456789a0";
 DiskRecord disk_of(const std::string& uuid = kUuid) {
   DiskRecord disk;
   disk.uuid = uuid;
+  disk.target = "vda";
   disk.path = "/dev/vg/web1";
   disk.volume_id = "LVM-1";
   disk.role = "data";
@@ -50,7 +51,7 @@ class SessionLedgerTest : public testing::Test {
         if (!s) ADD_FAILURE() << s.error().message();
         if (--left == 0) done.set_value();
       });
-      ledger.set_keeping([keeps] { return keeps; }, keep_s);
+      ledger.set_keeping([keeps, &disk] { return keeps ? std::set{disk.target} : std::set<std::string>(); }, keep_s);
       ledger.set_trackers({{disk.target, "tracker"}});
       for (auto holding : holdings) ledger.record(holding);
       done.get_future().get();
@@ -135,6 +136,26 @@ TEST_F(SessionLedgerTest, AVolumeThatWasThereBeforeNeverExpires) {
   const auto kept = incoming(true, 3600, {Holding::receiving, Holding::revoked}, /*created=*/false);
   EXPECT_EQ(kept.holding, Holding::given);
   EXPECT_FALSE(is_kept_copy(kept)) << "half of it is overwritten, but it is not ours to remove";
+}
+
+// The old copy of one disk is kept closed; a volume that was only meant to take another disk in may be in use.
+TEST_F(SessionLedgerTest, OnlyWhatIsKeptIsClosed) {
+  auto old_copy = disk_of(), stranger = disk_of("8a1a5f0e-7c1e-4a7e-9b1d-0123456789a1");
+  stranger.target = "vdb";
+  stranger.path = "/dev/vg/other";
+  stranger.volume_id = "LVM-2";
+  std::promise<void> done;
+  {
+    SessionLedger ledger(*store_, {"s1", "web1", "a:7391", "a", false, {}}, {old_copy, stranger}, 4, [&](Status s) {
+      EXPECT_TRUE(s.ok());
+      done.set_value();
+    });
+    ledger.set_keeping([] { return std::set<std::string>{"vda"}; }, 3600);
+    ledger.record(Holding::revoked);
+    done.get_future().get();
+  }
+  EXPECT_EQ((*store_->by_uuid(old_copy.uuid))->holding, Holding::given);
+  EXPECT_EQ((*store_->by_uuid(stranger.uuid))->holding, Holding::revoked);
 }
 
 TEST_F(SessionLedgerTest, ARestartLearnsFromTheRecordWhetherToKeep) {
