@@ -110,9 +110,13 @@ RecoveredJob::RecoveredJob(const Config& config, ControlLoop& loop, store::Owner
                [this](migration::SourceEvent e) { post(std::move(e)); }),
       ledger_(store, session_record_, disks, disks.empty() ? 0 : disks.front().generation - 1,
               [this](Status done) { post(migration::recorded_or(std::move(done))); }),
-      // It schedules nothing: rounds are over, a session that is resolved asks no peer to abort, and one that cannot
-      // compare does not come back for it.
-      machine_({clock_, disks_, session_, guest_, ledger_, [](migration::Duration, T) {}, [] { return false; },
+      machine_({clock_, disks_, session_, guest_, ledger_,
+                [this](migration::Duration pause, T due) {
+                  loop_.post_after(pause, [weak = weak_from_this(), due] {
+                    if (auto self = weak.lock()) self->post({due});
+                  });
+                },
+                [] { return false; },
                 [this](const std::string& line) {
                   spdlog::info("{}: {}", id(), line);
                   fault_point("source: " + line);

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -61,7 +62,7 @@ class RecoveredGuest : public migration::Hypervisor {
   Worker worker_;
 };
 
-class RecoveredJob : public SourceJob {
+class RecoveredJob : public SourceJob, public std::enable_shared_from_this<RecoveredJob> {
  public:
   // `disks` are on record as granting, all of one session.
   RecoveredJob(const Config& config, ControlLoop& loop, store::OwnershipStore& store, store::SessionRecord session,
