@@ -199,7 +199,8 @@ def there_and_back(lab, guest):
 def disk_added(lab, guest):
     """A disk that the VM gets while the others are copied is copied, too: the job begins anew with all of them."""
     lab.b.run("migrate-ctl release web1 && lvremove -q -y vg/web1 vg/web1-swap")
-    lab.a.run("lvcreate -q -y -n more -L 8M vg && dd if=/dev/urandom of=/dev/vg/more bs=1M count=8 oflag=direct")
+    for host in lab.hosts.values():  # libvirt would start the guest with whatever lies there on b
+        host.run("lvcreate -q -y -n more -L 8M vg && dd if=/dev/urandom of=/dev/vg/more bs=1M count=8 oflag=direct")
     sums = [lab.a.run("sha256sum </dev/vg/more").out]
     lab.a.run("migrate-ctl migrate web1 b --create --bandwidth 2MiB --detach --retry-for 1h")
     lab.a.wait_for_job(lambda job: job["state"] == "precopy" and job["progress"] > 0.01, "the first round to be under way", 90)
