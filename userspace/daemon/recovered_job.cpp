@@ -140,9 +140,12 @@ RecoveredJob::RecoveredJob(const Config& config, ControlLoop& loop, store::Owner
 }
 
 void RecoveredJob::post(migration::SourceEvent event) {
-  loop_.post([this, event = std::move(event)] {
-    machine_.handle(event);
-    refresh();
+  // Late answers may come when the job is gone.
+  loop_.post([weak = weak_from_this(), event = std::move(event)] {
+    auto self = weak.lock();
+    if (!self) return;
+    self->machine_.handle(event);
+    self->refresh();
   });
 }
 
