@@ -202,7 +202,7 @@ def disk_added(lab, guest):
     for host in lab.hosts.values():  # libvirt would start the guest with whatever lies there on b
         host.run("lvcreate -q -y -n more -L 8M vg && dd if=/dev/urandom of=/dev/vg/more bs=1M count=8 oflag=direct")
     sums = [lab.a.run("sha256sum </dev/vg/more").out]
-    lab.a.run("migrate-ctl migrate web1 b --create --bandwidth 2MiB --detach --retry-for 1h")
+    lab.a.run("migrate-ctl migrate web1 b --create --bandwidth 8MiB --detach --retry-for 1h")
     lab.a.wait_for_job(lambda job: job["state"] == "precopy" and job["progress"] > 0.01, "the first round to be under way", 90)
     lab.a.run("virsh -q attach-disk web1 /dev/vg/more vdd --live --config --cache none --subdriver raw")
     job = lab.a.wait_for_job(lambda job: job["state"] in ("done", "failed", "aborted"), "the migration to end", 600)
