@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
+#include "daemon/test_store.h"
 
 namespace ferry::daemon {
 namespace {
@@ -11,19 +11,8 @@ namespace {
 using store::DiskRecord;
 using store::Holding;
 
-class OwnerDeskTest : public testing::Test {
+class OwnerDeskTest : public StoreTest {
  protected:
-  void SetUp() override {
-    dir_ = std::filesystem::temp_directory_path() / ("ferry-desk-" + std::to_string(::getpid()));
-    std::filesystem::create_directories(dir_);
-    auto store = store::OwnershipStore::open((dir_ / "ownership.db").string());
-    ASSERT_TRUE(store.ok()) << store.error().message();
-    store_.emplace(std::move(*store));
-  }
-  void TearDown() override {
-    store_.reset();
-    std::filesystem::remove_all(dir_);
-  }
   void on_record(Holding holding, std::uint64_t generation) {
     std::vector<DiskRecord> disks;
     for (const auto& uuid : uuids_) {
@@ -48,8 +37,6 @@ class OwnerDeskTest : public testing::Test {
   }
 
   const std::vector<std::string> uuids_{"8a1a5f0e-7c1e-4a7e-9b1d-0123456789a0", "8a1a5f0e-7c1e-4a7e-9b1d-0123456789a1"};
-  std::filesystem::path dir_;
-  std::optional<store::OwnershipStore> store_;
 };
 
 TEST_F(OwnerDeskTest, RevokesOnRecordBeforeItSaysSo) {

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
+#include "daemon/test_store.h"
 
 namespace ferry::daemon {
 namespace {
@@ -13,17 +13,13 @@ using store::Holding;
 const std::string kUuid = "8a1a5f0e-7c1e-4a7e-9b1d-0123456789a0";
 
 // A grant that nobody can be asked about, and that the operator takes back.
-class RecoveredJobTest : public testing::Test {
+class RecoveredJobTest : public StoreTest {
  protected:
   void SetUp() override {
-    dir_ = std::filesystem::temp_directory_path() / ("ferry-recovered-" + std::to_string(::getpid()));
-    std::filesystem::create_directories(dir_);
+    ASSERT_NO_FATAL_FAILURE(StoreTest::SetUp());
     config_.host_name = "a";
     config_.run_dir = config_.state_dir = config_.pki_dir = dir_.string();
     config_.libvirt_uri = "test:///default";
-    auto store = store::OwnershipStore::open((dir_ / "ownership.db").string());
-    ASSERT_TRUE(store.ok()) << store.error().message();
-    store_.emplace(std::move(*store));
     disk_.uuid = kUuid;
     disk_.session = session_.id;
     disk_.target = "vda";
@@ -34,14 +30,8 @@ class RecoveredJobTest : public testing::Test {
     disk_.generation = 5;
     ASSERT_TRUE(store_->put(session_, {disk_}).ok());
   }
-  void TearDown() override {
-    store_.reset();
-    std::filesystem::remove_all(dir_);
-  }
 
-  std::filesystem::path dir_;
   Config config_;
-  std::optional<store::OwnershipStore> store_;
   store::SessionRecord session_{"s1", "nosuch", "127.0.0.1:1", "b", true, "", "what to go on with"};
   store::DiskRecord disk_;
 };

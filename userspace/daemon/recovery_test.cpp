@@ -3,9 +3,8 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
-
 #include "daemon/session_ledger.h"
+#include "daemon/test_store.h"
 
 namespace ferry::daemon {
 namespace {
@@ -15,21 +14,13 @@ using store::Holding;
 
 const std::string kUuid = "8a1a5f0e-7c1e-4a7e-9b1d-0123456789a0";
 
-class DeadClaimTest : public testing::Test {
+class DeadClaimTest : public StoreTest {
  protected:
   void SetUp() override {
-    dir_ = std::filesystem::temp_directory_path() / ("ferry-recovery-" + std::to_string(::getpid()));
-    std::filesystem::create_directories(dir_);
-    auto store = store::OwnershipStore::open((dir_ / "ownership.db").string());
-    ASSERT_TRUE(store.ok()) << store.error().message();
-    store_.emplace(std::move(*store));
+    ASSERT_NO_FATAL_FAILURE(StoreTest::SetUp());
     request_.vm = "web1";
     request_.generation = 1;
     request_.disks.push_back({0, "vda", "/nowhere/web1", "data", 4096, 512, kUuid});
-  }
-  void TearDown() override {
-    store_.reset();
-    std::filesystem::remove_all(dir_);
   }
   Holding after(Holding holding, bool created) {
     DiskRecord disk;
@@ -46,8 +37,6 @@ class DeadClaimTest : public testing::Test {
     return (*store_->by_uuid(kUuid))->holding;
   }
 
-  std::filesystem::path dir_;
-  std::optional<store::OwnershipStore> store_;
   Jobs jobs_;
   PrepareRequest request_;
 };

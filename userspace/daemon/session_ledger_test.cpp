@@ -3,11 +3,11 @@
 
 #include <gtest/gtest.h>
 
-#include "daemon/kept_copies.h"
-
 #include <ctime>
-#include <filesystem>
 #include <future>
+
+#include "daemon/kept_copies.h"
+#include "daemon/test_store.h"
 
 namespace ferry::daemon {
 namespace {
@@ -27,19 +27,8 @@ DiskRecord disk_of(const std::string& uuid = kUuid) {
   return disk;
 }
 
-class SessionLedgerTest : public testing::Test {
+class SessionLedgerTest : public StoreTest {
  protected:
-  void SetUp() override {
-    dir_ = std::filesystem::temp_directory_path() / ("ferry-ledger-" + std::to_string(::getpid()));
-    std::filesystem::create_directories(dir_);
-    auto store = store::OwnershipStore::open((dir_ / "ownership.db").string());
-    ASSERT_TRUE(store.ok()) << store.error().message();
-    store_.emplace(std::move(*store));
-  }
-  void TearDown() override {
-    store_.reset();
-    std::filesystem::remove_all(dir_);
-  }
   // The destination's record of a disk it made, at the end of these.
   DiskRecord incoming(bool keeps, std::uint64_t keep_s, std::initializer_list<Holding> holdings, bool created = true) {
     auto disk = disk_of();
@@ -91,8 +80,6 @@ class SessionLedgerTest : public testing::Test {
     return request;
   }
 
-  std::filesystem::path dir_;
-  std::optional<store::OwnershipStore> store_;
   std::size_t answers_ = 0, wanted_ = 0;
   Holding last_ = Holding::owned;
 };
