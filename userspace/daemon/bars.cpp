@@ -60,10 +60,16 @@ std::optional<filter::TrackerInfo> tracker_info(const filter::Volume& volume) {
   return std::move(*info);
 }
 
-// The tracker in the volume's table, when it covers the volume and lets no write through.
-std::optional<filter::TrackerInfo> closed_filter(const filter::Volume& volume) {
+// Only when it covers the volume.
+std::optional<filter::TrackerInfo> covering_filter(const filter::Volume& volume) {
   auto info = tracker_info(volume);
-  if (!info || !info->bound() || info->detached()) return std::nullopt;
+  return info && info->bound() && !info->detached() ? info : std::nullopt;
+}
+
+// Only when it covers the volume and lets no write through.
+std::optional<filter::TrackerInfo> closed_filter(const filter::Volume& volume) {
+  auto info = covering_filter(volume);
+  if (!info) return std::nullopt;
   switch (info->state) {
     case FERRY_STATE_FENCED:
     case FERRY_STATE_RECEIVING:
@@ -86,8 +92,8 @@ void fence_lost_gate(const filter::TrackerInfo& info, const std::string& path) {
 // A filter covers the volume, and a ferryd has it in its hands.
 bool is_in_session(const std::string& path) {
   const auto volume = filter::find_volume(path);
-  const auto info = volume ? tracker_info(*volume) : std::nullopt;
-  return info && info->bound() && !info->detached() && info->owned();
+  const auto info = volume ? covering_filter(*volume) : std::nullopt;
+  return info && info->owned();
 }
 
 Status set_read_only(const std::string& path, bool on) {

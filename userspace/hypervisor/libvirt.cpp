@@ -149,6 +149,12 @@ Result<std::string> xml_of(virDomain* domain, unsigned flags, const std::string&
   return std::string(xml.get());
 }
 
+Result<DomainInfo> configuration_of(virDomain* domain, const std::string& vm) {
+  auto xml = xml_of(domain, 0, vm);
+  if (!xml.ok()) return xml.error();
+  return parse_domain_xml(*xml);
+}
+
 std::string image_fault(const DomainDisk& disk) {
   if (disk.type != "block" || disk.format != "qcow2" || !moves_with_vm(disk)) return {};
   auto header = read_qcow2_header(disk.path);
@@ -214,9 +220,7 @@ bool Libvirt::alive() const { return virConnectIsAlive(connection_) == 1; }
 Result<std::vector<DomainDisk>> Libvirt::disks(const std::string& vm) {
   auto domain = find(connection_, vm);
   if (!domain.ok()) return domain.error();
-  auto xml = xml_of(domain->get(), 0, vm);
-  if (!xml.ok()) return xml.error();
-  auto info = parse_domain_xml(*xml);
+  auto info = configuration_of(domain->get(), vm);
   if (!info.ok()) return info.error();
   return std::move(info->disks);
 }
@@ -224,9 +228,7 @@ Result<std::vector<DomainDisk>> Libvirt::disks(const std::string& vm) {
 Result<DomainInfo> Libvirt::inspect(const std::string& vm) {
   auto domain = find(connection_, vm);
   if (!domain.ok()) return domain.error();
-  auto xml = xml_of(domain->get(), 0, vm);
-  if (!xml.ok()) return xml.error();
-  auto info = parse_domain_xml(*xml);
+  auto info = configuration_of(domain->get(), vm);
   if (!info.ok()) return info.error();
   for (auto& disk : info->disks) disk.image_fault = image_fault(disk);
   FERRY_TRY(fill_state(domain->get(), *info));
