@@ -100,8 +100,8 @@ void take_back_outgoing(const Config& config, store::OwnershipStore& store, cons
 // Nothing was taken: whoever asks will hear that it never will be.
 void take_back_incoming(const Config& config, store::OwnershipStore& store, const SessionRecord& session,
                         const std::vector<DiskRecord>& disks) {
-  spdlog::warn("{}: {} was coming in from {}, and is over without a record of its end; it is called off", session.id, session.vm,
-               session.peer_host);
+  spdlog::warn("{}: {} was coming in from {}, and is over without a record of its end; it is called off", session.id,
+               session.vm, session.peer_host);
   const std::string reason = "the migration from " + session.peer_host + " was cut short";
   std::vector<DiskRecord> created, kept;
   for (const auto& disk : disks) {

@@ -149,17 +149,15 @@ namespace {
 
 // What is on record of a volume, whatever its path was then; of one that was still to be made, by the path. Of several,
 // the one that somebody else has a claim on. Not that of the disk `except`.
-Result<std::optional<store::DiskRecord>> on_record(const store::OwnershipStore& store, const std::string& path,
-                                                   const std::string& volume_id, const std::string& except) {
-  auto all = store.disks();
-  if (!all) return std::move(all).error();
+const store::DiskRecord* on_record(const std::vector<store::DiskRecord>& records, const std::string& path,
+                                   const std::string& volume_id, const std::string& except) {
   const auto weight = [](const store::DiskRecord& disk) {
     return disk.holding == Holding::revoked ? 0 : disk.holding == Holding::owned ? 1 : 2;
   };
-  std::optional<store::DiskRecord> found;
-  for (auto& disk : *all) {
+  const store::DiskRecord* found = nullptr;
+  for (const auto& disk : records) {
     const bool same = disk.volume_id.empty() ? disk.path == path : disk.volume_id == volume_id;
-    if (same && disk.uuid != except && (!found || weight(disk) > weight(*found))) found = std::move(disk);
+    if (same && disk.uuid != except && (!found || weight(disk) > weight(*found))) found = &disk;
   }
   return found;
 }
@@ -167,18 +165,19 @@ Result<std::optional<store::DiskRecord>> on_record(const store::OwnershipStore& 
 }  // namespace
 
 Result<std::uint64_t> base_generation(store::OwnershipStore& store, std::vector<store::DiskRecord>& disks) {
+  const auto records = store.disks();
+  if (!records) return records.error();
   std::uint64_t base = 0;
   for (auto& disk : disks) {
     // Another volume under the same path has nothing to do with the record.
-    auto known = on_record(store, disk.path, disk.volume_id, {});
-    if (!known) return std::move(known).error();
-    if (!*known) {
+    const auto* known = on_record(*records, disk.path, disk.volume_id, {});
+    if (!known) {
       auto fresh = filter::random_uuid();
       if (!fresh) return std::move(fresh).error();
       disk.uuid = filter::to_text(*fresh);
       continue;
     }
-    const auto& record = **known;
+    const auto& record = *known;
     if (record.holding != Holding::owned)
       return make_error(Errc::busy, fmt::format("{} is not this host's to move: {}", disk.path, record.reason), 0,
                         "see migrate-ctl own " + disk.path);
@@ -191,6 +190,8 @@ Result<std::uint64_t> base_generation(store::OwnershipStore& store, std::vector<
 }
 
 Status may_take_in(store::OwnershipStore& store, const PrepareRequest& request) {
+  const auto records = store.disks();
+  if (!records) return records.error();
   for (const auto& disk : request.disks) {
     if (disk.role == "scratch") continue;
     auto same_disk = store.by_uuid(disk.uuid);
@@ -213,11 +214,10 @@ Status may_take_in(store::OwnershipStore& store, const PrepareRequest& request) 
     }
     const auto volume = volume::identify(disk.path);
     if (!volume) continue;  // it is to be made
-    auto other = on_record(store, disk.path, volume->id, disk.uuid);
-    if (!other) return std::move(other).error();
-    if (*other && (*other)->holding != Holding::revoked)
-      return make_error(Errc::busy, fmt::format("{} holds another disk ({})", disk.path, (*other)->reason), 0,
-                        "free it with migrate-ctl release " + (*other)->path + ", or use another volume");
+    const auto* other = on_record(*records, disk.path, volume->id, disk.uuid);
+    if (other && other->holding != Holding::revoked)
+      return make_error(Errc::busy, fmt::format("{} holds another disk ({})", disk.path, other->reason), 0,
+                        "free it with migrate-ctl release " + other->path + ", or use another volume");
   }
   return ok_status();
 }

@@ -273,6 +273,7 @@ Result<Attachment> Attachment::attach(const AttachRequest& request) {
 }
 
 Tracker& Attachment::tracker() { return *state_->tracker; }
+
 void Attachment::drop_cached() const {
   if (const int failed = ::posix_fadvise(state_->guard.get(), 0, 0, POSIX_FADV_DONTNEED); failed != 0)
     spdlog::warn("{}: what is cached of it may be old: errno {}", state_->name(), failed);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Retry: whether a migration that was interrupted is tried again, and when, or stands still for the admin. An attempt that ended before the disks
-// changed hands has cost nothing but time: what was copied is kept on the destination, and the next attempt copies
-// what differs. Pure; knows time only as it is told.
+// Retry: whether a migration that was interrupted is tried again, and when, or stands still for the admin. An attempt
+// that ended before the disks changed hands has cost nothing but time: what was copied is kept on the destination, and
+// the next attempt copies what differs. Pure; knows time only as it is told.
 // Thread-safety: none; one thread owns it.
 #pragma once
 
